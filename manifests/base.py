@@ -1,0 +1,50 @@
+"""The base of every schema: closed, immutable, written the same way each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manifests.errors import BadDocument, NotFound
+
+
+class Schema(BaseModel):
+    """A document or a part of one.  Unknown keys are refused: a typo is not data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    def to_json(self) -> str:
+        """Serialise with sorted keys, so that equal documents are equal bytes."""
+        document: Any = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def parse(cls, text: str | bytes, path: Path) -> Self:
+        """Read a document of this schema.
+
+        Raises:
+            BadDocument: when ``text`` is not JSON or does not fit; names ``path``
+                and the first field that does not.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the top level"
+            raise BadDocument(path, cls.__name__, f"{where}: {first['msg']}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file at ``path``.
+
+        Raises:
+            NotFound: no such file.
+            BadDocument: see :meth:`parse`.
+        """
+        try:
+            return cls.parse(path.read_bytes(), path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotFound(path, cls.__name__) from None

@@ -1,0 +1,201 @@
+"""``manifest.json``: what a bundle is, and the proof of what is in it.
+
+The manifest is written last; its presence means that the bundle is whole.
+``seal`` guards the manifest itself: it is the SHA-256 of the file's own bytes
+with the 64 digits of the seal replaced by zeros, which both Python and the page
+can compute without agreeing on a canonical form of numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from manifests.base import Schema
+from manifests.errors import BadInput
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION: Literal[1] = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: A path inside the bundle: relative, forward slashes; no part is empty or starts
+#: with a dot, so none can climb out.
+BundlePath = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9][A-Za-z0-9_.\-]*)*$")
+]
+Bytes = Annotated[int, Field(ge=0)]
+
+_SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"')
+_ZEROS = b"0" * 64
+
+
+class SealBroken(BadInput):
+    """The manifest's own bytes were changed after sealing."""
+
+    code = "seal-broken"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: the seal does not match: the manifest was changed", "export again")
+
+
+class File(Schema):
+    """One file of the bundle.
+
+    ``chunks`` holds the SHA-256 of each ``chunk_size`` bytes (the last may be
+    shorter), so that a download is verified and resumed chunk by chunk.
+    """
+
+    path: BundlePath
+    media_type: str
+    size: Bytes
+    sha256: Sha256
+    chunks: tuple[Sha256, ...]
+
+
+class Range(Schema):
+    """Where a tensor's bytes lie: ``length`` bytes at ``offset`` of ``file``."""
+
+    file: BundlePath
+    offset: Bytes
+    length: Bytes
+
+
+class Rounding(Schema):
+    """The error that a second rounding made.
+
+    ``rms`` is ||stored - source|| / ||source|| (Frobenius); ``max`` is the
+    largest |stored - source| divided by the largest |source|.
+    """
+
+    rms: float
+    max: float
+
+
+class Tensor(Schema):
+    """A row of the ledger: one source tensor and how it lies in the bundle.
+
+    A quantised tensor of ``shape`` [N, K] is stored as unsigned codes, row by
+    row, low bits first, so that ``value = (code - zero_point) * scale`` with one
+    scale per ``block_size`` codes along K: the layout that com.microsoft's
+    MatMulNBits and ONNX's blocked DequantizeLinear share.  ``zero_points`` is
+    absent when every one of them is ``2**(bits-1)``.  A float tensor has
+    ``values`` only.
+    """
+
+    name: str
+    role: Literal["linear", "embedding", "head", "tied", "float"]
+    shape: tuple[int, ...]
+    source: str = Field(description="the scheme it had, e.g. 'int4 g32 symmetric' or 'bfloat16'")
+    outcome: Literal["exact", "requantised"] = Field(
+        description="exact: every stored value equals the source's value bit for bit"
+    )
+    rounding: Rounding | None = None
+    bits: int | None = None
+    block_size: int | None = None
+    codes: Range | None = None
+    scales: Range | None = None
+    scale_dtype: Literal["float16", "float32"] | None = None
+    zero_points: Range | None = None
+    values: Range | None = None
+    value_dtype: Literal["float16", "float32"] | None = None
+
+
+class WeightSet(Schema):
+    """Shards that several targets share, and the ledger of what is in them."""
+
+    shards: tuple[BundlePath, ...]
+    digest: Sha256 = Field(description="SHA-256 over the shards' digests, in order")
+    tensors: tuple[Tensor, ...]
+
+
+class TargetEntry(Schema):
+    """What one target loads, and what the device must offer for it."""
+
+    graph: BundlePath
+    weights: str = Field(description="key in the manifest's `weights`")
+    execution_provider: Literal["webgpu", "wasm"]
+    activation_dtype: Literal["float16", "float32"]
+    features: tuple[str, ...] = Field(description="GPU features without which it cannot run")
+    limits: dict[str, int] = Field(description="least GPU limits, by WebGPU's names")
+    session_config: dict[str, str] = Field(
+        description="onnxruntime session configuration entries, e.g. session.disable_quant_qdq"
+    )
+
+
+class Model(Schema):
+    """What the runtime must know to feed the graph."""
+
+    name: str
+    architecture: str
+    model_type: str
+    parameters: int
+    vocab_size: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context_length: int
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...]
+
+
+class SourceFile(Schema):
+    """A file of the checkpoint that the bundle was made from."""
+
+    path: str
+    size: Bytes
+    sha256: Sha256
+
+
+class Source(Schema):
+    """The checkpoint, so that a reference made from another one is refused."""
+
+    format: str
+    files: tuple[SourceFile, ...]
+    digest: Sha256 = Field(description="SHA-256 over the files' names and digests, in order")
+
+
+class Manifest(Schema):
+    """The whole bundle."""
+
+    format: Literal["tabwright-bundle"] = "tabwright-bundle"
+    version: Literal[1] = MANIFEST_VERSION
+    model: Model
+    source: Source
+    chunk_size: int
+    files: tuple[File, ...]
+    targets: dict[str, TargetEntry]
+    weights: dict[str, WeightSet]
+    tokenizer: BundlePath
+    tokenizer_config: BundlePath
+    chat_template: BundlePath | None = None
+    generation_config: BundlePath | None = None
+    tools: dict[str, str]
+    seal: Sha256 = "0" * 64
+
+    def sealed_bytes(self) -> bytes:
+        """The file's bytes, with the seal that belongs to them."""
+        blank = self.model_copy(update={"seal": _ZEROS.decode()}).to_json().encode()
+        seal = hashlib.sha256(blank).hexdigest().encode()
+        return _SEAL.sub(b'"seal": "' + seal + b'"', blank)
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and check ``bundle``'s manifest (the seal too, the other files not).
+
+    Raises:
+        NotFound: there is no manifest: not a bundle, or one that was not finished.
+        BadDocument: it does not fit the schema.
+        SealBroken: it was changed after it was written.
+    """
+    path = bundle / MANIFEST_NAME
+    manifest = Manifest.load(path)
+    written = path.read_bytes()
+    found = _SEAL.search(written)
+    blank = _SEAL.sub(b'"seal": "' + _ZEROS + b'"', written)
+    if found is None or hashlib.sha256(blank).hexdigest().encode() != found.group(1):
+        raise SealBroken(path)
+    return manifest

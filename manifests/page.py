@@ -1,0 +1,102 @@
+"""The messages between the harness (Python) and the page it drives (TypeScript).
+
+TypeScript types are generated from these, so the two sides cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from manifests.base import Schema
+
+
+class LoadRequest(Schema):
+    """Load ``target`` of the bundle at ``manifest_url``.
+
+    ``device_features``: ``needed`` asks the GPU device for the target's features
+    only; ``all`` for every feature the adapter has.
+    """
+
+    manifest_url: str
+    target: str
+    threads: int
+    device_features: Literal["needed", "all"] = "needed"
+
+
+class LoadTimings(Schema):
+    """Where the load went, in milliseconds of wall time.
+
+    Phases overlap (chunks are verified and stored while others download), so
+    ``fetch``, ``verify`` and ``store`` are each the time in which at least one
+    chunk was in that phase, and may sum to more than ``total``.
+    """
+
+    fetch_ms: float
+    verify_ms: float
+    store_ms: float
+    session_ms: float
+    total_ms: float
+    bytes_fetched: int
+    bytes_from_store: int
+
+
+class Adapter(Schema):
+    """The GPU adapter as WebGPU describes it."""
+
+    vendor: str
+    architecture: str
+    device: str
+    description: str
+    is_fallback: bool
+    features: tuple[str, ...]
+    device_features: tuple[str, ...]
+    limits: dict[str, int]
+
+
+class LoadResult(Schema):
+    """What was loaded, on what."""
+
+    timings: LoadTimings
+    adapter: Adapter | None = None
+    threads: int
+    cross_origin_isolated: bool
+    jspi: bool
+    onnxruntime_web: str
+
+
+class GenerateResult(Schema):
+    """A greedy continuation; ``at_ms[i]`` is when token i was there, from the start."""
+
+    tokens: tuple[int, ...]
+    text: str
+    at_ms: tuple[float, ...]
+
+
+class LogitsBlock(Schema):
+    """Logits of consecutive positions: little-endian float32 [rows, vocabulary], base64."""
+
+    start: int
+    rows: int
+    vocabulary: int
+    data: str
+
+
+class PageMemory(Schema):
+    """What the page itself can see, in bytes; ``None`` where the browser hides it.
+
+    ``gpu_bytes`` is the sum of live GPUBuffer sizes (createBuffer less destroy),
+    ``gpu_peak_bytes`` its highest value so far; the WASM heap never shrinks, so
+    its size is its peak.
+    """
+
+    js_heap_bytes: int | None = None
+    wasm_heap_bytes: int
+    gpu_bytes: int
+    gpu_peak_bytes: int
+
+
+class PageError(Schema):
+    """A failure inside the page, typed by the runtime's error codes."""
+
+    code: str
+    message: str

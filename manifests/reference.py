@@ -1,0 +1,114 @@
+"""``reference.json``: PyTorch's answers and speed, written once, judged anywhere.
+
+Beside it lies a safetensors file with the full logits, named and digested here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from manifests.agreement import Agreement
+from manifests.base import Schema
+from manifests.bundle import Sha256
+
+
+class TokenCase(Schema):
+    """A text and the token ids that transformers' tokenizer gives it."""
+
+    name: str
+    language: str
+    text: str
+    ids: tuple[int, ...]
+
+
+class ChatCase(Schema):
+    """A conversation, and transformers' rendering and ids of it."""
+
+    name: str
+    language: str
+    messages: tuple[dict[str, str], ...]
+    rendered: str
+    ids: tuple[int, ...]
+
+
+class ScoredText(Schema):
+    """A text to be teacher-forced: position i predicts ``ids[i + 1]``."""
+
+    name: str
+    language: str
+    ids: tuple[int, ...]
+
+
+class Greedy(Schema):
+    """A greedy continuation.
+
+    ``margins[i]`` is the logit of token i less that of the runner-up, so that a
+    divergence can be told from a near-tie.
+    """
+
+    name: str
+    language: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    margins: tuple[float, ...]
+
+
+class Answers(Schema):
+    """What one set of weights answers in PyTorch fp32.
+
+    ``logits`` maps a scored text's name to the tensor, float32 [positions,
+    vocabulary], in the reference's logits file.
+    """
+
+    weights_digest: Sha256
+    logits: dict[str, str]
+    greedy: tuple[Greedy, ...]
+    export_loss: Agreement
+
+
+class Device(Schema):
+    """Where and with what the reference was made."""
+
+    device: Literal["cpu", "cuda"]
+    name: str
+    threads: int
+    versions: dict[str, str]
+
+
+class PrefillSpeed(Schema):
+    """Milliseconds to the first token, one value per repetition, warm-up left out."""
+
+    prompt_tokens: int
+    ms: tuple[float, ...]
+
+
+class Speed(Schema):
+    """PyTorch's own speed with the checkpoint, in ``dtype``.
+
+    ``decode_ms`` holds one value per token after the first, every repetition's.
+    ``peak_bytes`` is CUDA's peak allocation, or the process's peak RSS on a CPU.
+    """
+
+    dtype: str
+    load_ms: float
+    prefill: tuple[PrefillSpeed, ...]
+    decode_ms: tuple[float, ...]
+    peak_bytes: int
+    peak_kind: Literal["cuda-allocated", "process-rss"]
+
+
+class Reference(Schema):
+    """The whole file."""
+
+    format: Literal["tabwright-reference"] = "tabwright-reference"
+    version: Literal[1] = 1
+    source_digest: Sha256
+    tokenizer_digest: Sha256
+    device: Device
+    tokens: tuple[TokenCase, ...]
+    chats: tuple[ChatCase, ...]
+    scored: tuple[ScoredText, ...]
+    answers: dict[str, Answers]
+    logits_file: str
+    logits_sha256: Sha256
+    speed: Speed

@@ -1,0 +1,204 @@
+"""``report.json``: what was measured, with every sample, and the verdict.
+
+A number never travels without its samples, its warm-up, the adapter, the
+browser, the versions and the thread count; all of them are in here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from manifests.agreement import Agreement
+from manifests.base import Schema
+from manifests.bundle import Sha256
+from manifests.page import Adapter, LoadTimings
+from manifests.reference import Device, Speed
+
+
+class Failure(Schema):
+    """Why a target, or a step of it, could not be measured."""
+
+    code: str
+    sentence: str
+    next_step: str = ""
+
+
+class BundleSummary(Schema):
+    """The bundle that was measured."""
+
+    name: str
+    architecture: str
+    parameters: int
+    seal: Sha256
+    source_digest: Sha256
+    bytes: int
+    bytes_by_kind: dict[str, int]
+
+
+class Machine(Schema):
+    """Where the browser ran."""
+
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+
+
+class Browser(Schema):
+    """The browser, as it was started."""
+
+    name: str
+    version: str
+    executable: str
+    flags: tuple[str, ...]
+    headless: bool
+
+
+class LoadSample(Schema):
+    """One load in a fresh page: cold (nothing stored) or warm (from OPFS)."""
+
+    timings: LoadTimings
+    first_token_ms: float
+    bytes_on_wire: int
+
+
+class PrefillSample(Schema):
+    """Milliseconds to the first token for one prompt length, one per repetition."""
+
+    prompt_tokens: int
+    warmup: int
+    ms: tuple[float, ...]
+
+
+class DecodeRun(Schema):
+    """Milliseconds of each token after the first; the first ``warmup`` are not judged."""
+
+    prompt_tokens: int
+    warmup: int
+    ms: tuple[float, ...]
+
+
+class MemoryPoint(Schema):
+    """One look at memory, in bytes; ``pss`` is proportional set size.
+
+    The page's own figures are absent while the page is busy or gone.
+    """
+
+    at_ms: float
+    phase: str
+    renderer_pss: int
+    gpu_process_pss: int
+    js_heap: int | None = None
+    wasm_heap: int | None = None
+    gpu_buffers: int | None = None
+
+
+class Memory(Schema):
+    """Peaks over the run, the state at rest after it, and every look in between."""
+
+    peak: MemoryPoint
+    rest: MemoryPoint
+    timeline: tuple[MemoryPoint, ...]
+
+
+class TokenCheck(Schema):
+    """Token ids in the page against transformers'; ``first_difference`` is an index."""
+
+    name: str
+    language: str
+    equal: bool
+    first_difference: int | None = None
+
+
+class GreedyCheck(Schema):
+    """A greedy continuation against PyTorch's.
+
+    ``equal_tokens`` of ``tokens`` agree before the first divergence; ``margin`` is
+    the reference's margin over its runner-up there.
+    """
+
+    name: str
+    language: str
+    tokens: int
+    equal_tokens: int
+    outcome: Literal["exact", "near-tie", "diverged"]
+    margin: float | None = None
+    text: str
+
+
+class Parity(Schema):
+    """The losses, kept apart.
+
+    export: the checkpoint against the bundle's weights, both in PyTorch fp32.
+    runtime: the bundle's weights in PyTorch fp32 against this browser.
+    """
+
+    tokens: tuple[TokenCheck, ...]
+    chats: tuple[TokenCheck, ...]
+    export: Agreement
+    runtime: Agreement
+    runtime_by_language: dict[str, Agreement]
+    greedy: tuple[GreedyCheck, ...]
+
+
+class TargetReport(Schema):
+    """One target in one browser.  What was measured before a failure is kept."""
+
+    execution_provider: Literal["webgpu", "wasm"]
+    failure: Failure | None = None
+    adapter: Adapter | None = None
+    software_adapter: bool = False
+    threads: int
+    onnxruntime_web: str | None = None
+    cross_origin_isolated: bool | None = None
+    target_bytes: int
+    cold: tuple[LoadSample, ...] = ()
+    warm: tuple[LoadSample, ...] = ()
+    prefill: tuple[PrefillSample, ...] = ()
+    decode: tuple[DecodeRun, ...] = ()
+    memory: Memory | None = None
+    parity: Parity | None = None
+    console: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ReferenceSummary(Schema):
+    """The PyTorch side of the comparison."""
+
+    device: Device
+    speed: Speed
+
+
+class Check(Schema):
+    """One limit judged.  ``value`` is absent when the figure is missing."""
+
+    target: str
+    metric: str
+    unit: str
+    bound: Literal["min", "max"]
+    limit: float
+    value: float | None = None
+    outcome: Literal["pass", "warn", "fail", "inconclusive"]
+    reason: str = ""
+
+
+class Verdict(Schema):
+    """Every limit of the budget, judged."""
+
+    outcome: Literal["pass", "fail", "inconclusive"]
+    checks: tuple[Check, ...]
+
+
+class Report(Schema):
+    """The whole file."""
+
+    format: Literal["tabwright-report"] = "tabwright-report"
+    version: Literal[1] = 1
+    created: str
+    tools: dict[str, str]
+    bundle: BundleSummary
+    machine: Machine
+    browser: Browser | None = None
+    reference: ReferenceSummary | None = None
+    targets: dict[str, TargetReport]
+    verdict: Verdict | None = None
