@@ -35,7 +35,8 @@ class Agreement(Schema):
 
     ``top1`` counts near-ties as agreeing; they are listed in ``near_ties`` all
     the same.  ``kl_*`` is KL(reference || measured) in nats.  Perplexities are
-    exp(mean NLL) of the text that was fed.
+    exp(mean NLL) of the text that was fed.  A position where a logit is not finite
+    is a mismatch, infinitely far away.
     """
 
     positions: int
@@ -94,16 +95,20 @@ class AgreementBuilder:
             next_ids: int64 [n], n <= rows: the token that follows each row, used
                 for the perplexities; the last row of a text has none.
         """
-        difference = np.abs(reference.astype(np.float64) - measured)
-        if not np.isfinite(difference).all():
-            difference = np.nan_to_num(difference, nan=np.inf)
+        finite: NDArray[np.bool_] = np.all(np.isfinite(reference) & np.isfinite(measured), axis=-1)
+        broken = ~finite
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(reference.astype(np.float64) - measured)
+            expected_log, measured_log = log_softmax(reference), log_softmax(measured)
+            kl = (np.exp(expected_log) * (expected_log - measured_log)).sum(axis=-1)
+        difference[~np.isfinite(difference)] = np.inf
+        measured_log[broken] = -np.inf
+        kl[broken] = np.inf
+
         self._positions += len(reference)
         self._max = max(self._max, float(difference.max(initial=0.0)))
         self._abs_sum += float(difference.sum())
         self._values += difference.size
-
-        expected_log, measured_log = log_softmax(reference), log_softmax(measured)
-        kl = (np.exp(expected_log) * (expected_log - measured_log)).sum(axis=-1)
         self._kl_sum += float(kl.sum())
         self._kl_max = max(self._kl_max, float(kl.max(initial=0.0)))
         rows = np.arange(len(next_ids))
@@ -111,7 +116,7 @@ class AgreementBuilder:
         self._nll.extend(-measured_log[rows, next_ids])
 
         expected, got = reference.argmax(axis=-1), measured.argmax(axis=-1)
-        for row in np.flatnonzero(expected != got):
+        for row in np.flatnonzero((expected != got) | broken):
             margin = float(reference[row, expected[row]] - reference[row, got[row]])
             mismatch = Mismatch(
                 text=text,
@@ -120,7 +125,8 @@ class AgreementBuilder:
                 got=int(got[row]),
                 margin=margin,
             )
-            (self._near_ties if margin < NEAR_TIE else self._mismatches).append(mismatch)
+            near = margin < NEAR_TIE and not broken[row]
+            (self._near_ties if near else self._mismatches).append(mismatch)
 
     def build(self) -> Agreement:
         """The agreement over everything added.

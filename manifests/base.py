@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,3 +49,17 @@ class Schema(BaseModel):
             return cls.parse(path.read_bytes(), path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotFound(path, cls.__name__) from None
+
+    def save(self, path: Path) -> None:
+        """Write to ``path`` in one step: a reader finds the old document or the whole new one.
+
+        Raises:
+            OSError: the folder cannot be written to; nothing is left behind.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            staged.write_text(self.to_json(), "utf-8")
+            staged.replace(path)
+        finally:
+            staged.unlink(missing_ok=True)

@@ -39,7 +39,9 @@ class SealBroken(BadInput):
     code = "seal-broken"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: the seal does not match: the manifest was changed", "export again")
+        super().__init__(
+            f"{path}: the seal does not match: the manifest was changed", "export again"
+        )
 
 
 class File(Schema):

@@ -16,6 +16,8 @@ EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_ENVIRONMENT = 4
 EXIT_INCONCLUSIVE = 5
+EXIT_INTERNAL = 70
+"""A fault of ours, as sysexits.h numbers it: never one of the verdicts above."""
 EXIT_INTERRUPTED = 130
 
 
@@ -23,12 +25,13 @@ class TabwrightError(Exception):
     """Root of every error that a user can meet.
 
     Attributes:
-        code: stable identifier, e.g. ``checkpoint-truncated``.
+        code: stable identifier, e.g. ``checkpoint-truncated``; of the class, except
+            where an error is passed on from the page with the page's own code.
         exit_status: what the process exits with.
         next_step: what the user can do about it; may be empty.
     """
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
     exit_status: ClassVar[int] = EXIT_BAD_INPUT
 
     def __init__(self, sentence: str, next_step: str = "") -> None:

@@ -80,9 +80,13 @@ class Target:
 
 
 _WEBGPU_LIMITS = MappingProxyType(
-    # WebGPU's defaults for these are 256 and 128 MiB; a shader that binds a large
-    # embedding or head needs more, and every adapter since 2020 offers 1 GiB.
-    {"maxBufferSize": 1024 * MIB, "maxStorageBufferBindingSize": 1024 * MIB}
+    # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
+    # onnxruntime-web's fused q/k/v kernel binds nine buffers.
+    {
+        "maxBufferSize": 1024 * MIB,
+        "maxStorageBufferBindingSize": 1024 * MIB,
+        "maxStorageBuffersPerShaderStage": 9,
+    }
 )
 
 TARGETS: MappingProxyType[str, Target] = MappingProxyType(

@@ -1,0 +1,72 @@
+# What 'make' alone prints is taken from the '##' beside each target.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PAGE := browser_harness/page
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+DEMO := build/demo
+
+export HF_HUB_OFFLINE := 1
+
+# Each of these files is made by the step it stands for, or touched after it.
+PYTHON_READY := $(VENV)/.installed
+BROWSER_READY := $(VENV)/.browser
+NODE_READY := $(PAGE)/node_modules/.package-lock.json
+PAGE_READY := $(PAGE)/dist/.built
+PAGE_SOURCES := $(shell find $(PAGE) \( -name node_modules -o -name dist \) -prune -o -type f -print)
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(PYTHON_READY) $(PAGE_READY) $(BROWSER_READY) ## install everything into .venv and node_modules, build the page
+
+.PHONY: demo
+demo: setup ## export a real model, run it in Chromium, judge it: build/demo
+	checkpoint=$$($(BIN)/python -m exporter.compress.demo)
+	$(BIN)/tabwright run "$$checkpoint" --target webgpu-q4 --target wasm-q4 \
+	  --budget browser_harness/judge/example.toml -o $(DEMO) --force
+
+.PHONY: test
+test: setup ## every test, real Chromium included
+	$(BIN)/pytest
+	npm --prefix $(PAGE) test
+
+.PHONY: lint
+lint: setup ## every linter and type checker, and the generated files against their source
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m manifests.generate --check
+	npm --prefix $(PAGE) run typecheck
+
+.PHONY: clean
+clean: ## remove what was built and installed
+	rm -rf build $(VENV) $(PAGE)/node_modules $(PAGE)/dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(PYTHON_READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: name one with make PYTHON=...' >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[compress,genai,dev]'
+	touch $@
+
+$(NODE_READY): $(PAGE)/package.json $(PAGE)/package-lock.json
+	npm ci --prefix $(PAGE) --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(PAGE_READY): $(NODE_READY) $(PAGE_SOURCES)
+	npm --prefix $(PAGE) run build
+	touch $@
+
+$(BROWSER_READY): $(PYTHON_READY) .ci/browser
+	.ci/browser $(BIN)
+	touch $@

@@ -1,0 +1,137 @@
+"""The measuring page's methods, typed.  ``manifests/page.py`` says what they carry."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from browser_harness.tab import PageFailure, Tab
+from manifests.base import Schema
+from manifests.page import GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory
+
+S = TypeVar("S", bound=Schema)
+
+OBJECT = "tabwrightMeasure"
+_CLOSE_SECONDS = 30.0
+_MEMORY_SECONDS = 30.0
+
+
+class PageContractBroken(PageFailure):
+    """The page answered with something that it must not answer."""
+
+    def __init__(self, method: str, reason: str) -> None:
+        super().__init__(f"page-contract: {OBJECT}.{method} answered badly: {reason}", method)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as the page's template renders it, and its token ids."""
+
+    rendered: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Logits of consecutive positions: float32 [rows, vocabulary], from row ``start``."""
+
+    start: int
+    logits: NDArray[np.float32]
+
+
+class MeasurePage:
+    """The page behind a tab.  Every method raises as :class:`~browser_harness.tab.Tab`."""
+
+    def __init__(self, tab: Tab, *, call_seconds: float) -> None:
+        self.tab = tab
+        self.call_seconds = call_seconds
+
+    async def load(self, request: LoadRequest, *, seconds: float) -> LoadResult:
+        """Load a target; the page may hold one at a time."""
+        answer = await self._ask(
+            "load", request.model_dump(mode="json"), doing=f"loading {request.target}", s=seconds
+        )
+        return _parse(LoadResult, answer, "load")
+
+    async def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of each text, without special tokens added around it."""
+        answer = await self._ask("tokenize", list(texts), doing="tokenising")
+        return [tuple(ids) for ids in answer]
+
+    async def chat(self, messages: Sequence[dict[str, str]]) -> Rendered:
+        """The chat template's rendering with the generation prompt, and its ids."""
+        answer = await self._ask("chat", list(messages), doing="rendering a chat")
+        return Rendered(answer["rendered"], tuple(answer["ids"]))
+
+    async def generate(self, prompt: Sequence[int], tokens: int) -> GenerateResult:
+        """``tokens`` (at least 1) greedy tokens after ``prompt``, past any end-of-text token."""
+        answer = await self._ask(
+            "generate",
+            list(prompt),
+            tokens,
+            True,
+            doing=f"generating {tokens} tokens after {len(prompt)}",
+        )
+        result = _parse(GenerateResult, answer, "generate")
+        if len(result.tokens) != tokens or len(result.at_ms) != tokens:
+            raise PageContractBroken("generate", f"{len(result.tokens)} tokens, asked for {tokens}")
+        return result
+
+    async def score(self, tokens: Sequence[int], rows: int) -> AsyncIterator[Block]:
+        """Teacher-force ``tokens``; yields their logits in order, ``rows`` at a time."""
+        await self._ask("scoreStart", list(tokens), rows, doing="starting to score")
+        done = 0
+        while done < len(tokens):
+            answer = await self._ask("scoreNext", doing=f"scoring from token {done}")
+            if answer is None:
+                break
+            block = _parse(LogitsBlock, answer, "scoreNext")
+            if block.start != done:
+                raise PageContractBroken("scoreNext", f"row {block.start}, expected {done}")
+            yield Block(block.start, _decode(block))
+            done += block.rows
+        if done != len(tokens):
+            raise PageContractBroken("scoreNext", f"{done} rows for {len(tokens)} tokens")
+
+    async def memory(self) -> PageMemory:
+        """What the page sees of its own memory."""
+        answer = await self._ask("memory", doing="looking at its memory", s=_MEMORY_SECONDS)
+        return _parse(PageMemory, answer, "memory")
+
+    async def close(self) -> None:
+        """Release the model and close the tab."""
+        await self._ask("dispose", doing="releasing the model")
+        await self.tab.close(seconds=_CLOSE_SECONDS)
+
+    async def _ask(self, method: str, *arguments: Any, doing: str, s: float | None = None) -> Any:
+        return await self.tab.call(
+            OBJECT, method, *arguments, seconds=s or self.call_seconds, doing=doing
+        )
+
+
+def _parse(schema: type[S], answer: Any, method: str) -> S:
+    try:
+        return schema.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PageContractBroken(method, f"{where}: {first['msg']}") from None
+
+
+def _decode(block: LogitsBlock) -> NDArray[np.float32]:
+    try:
+        raw = base64.b64decode(block.data, validate=True)
+    except binascii.Error as error:
+        raise PageContractBroken("scoreNext", str(error)) from None
+    if len(raw) != 4 * block.rows * block.vocabulary or block.rows < 1:
+        raise PageContractBroken(
+            "scoreNext", f"{len(raw)} bytes for {block.rows} rows of {block.vocabulary}"
+        )
+    return np.frombuffer(raw, dtype="<f4").reshape(block.rows, block.vocabulary)

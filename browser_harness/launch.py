@@ -1,0 +1,152 @@
+"""Start a browser on a profile of its own, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.async_api import BrowserContext, Playwright, async_playwright
+from playwright.async_api import Error as PlaywrightError
+
+from browser_harness.browsers import FoundBrowser, browser_version, find_browser
+from browser_harness.flags import AdapterKind, flags_for
+from browser_harness.processes import Profile
+from browser_harness.tab import BrowserDied, Tab
+from manifests.errors import EnvironmentProblem
+from manifests.report import Browser
+
+_LAUNCH_SECONDS = 60.0
+_CLOSE_SECONDS = 10.0
+
+
+class BrowserFailed(EnvironmentProblem):
+    """A browser is there, but does not start."""
+
+    code = "browser-failed"
+
+    def __init__(self, executable: Path, reason: str) -> None:
+        super().__init__(
+            f"{executable}: does not start: {reason}",
+            "run it by hand to see why; on Ubuntu its sandbox may need an AppArmor profile, "
+            "which the distribution's own package has",
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """A running browser.
+
+    Attributes:
+        browser: what it is and how it was started.
+        profile: its folder; :func:`browser_harness.processes.find_processes` takes it.
+    """
+
+    browser: Browser
+    profile: Path
+    _context: BrowserContext
+
+    async def new_tab(self, *, seconds: float = 30.0) -> Tab:
+        """Open an empty page.
+
+        Raises:
+            BrowserDied: the browser is gone, or gives no page within ``seconds``.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return Tab(await self._context.new_page())
+        except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
+            raise BrowserDied("opening a page") from None
+
+
+@asynccontextmanager
+async def driver() -> AsyncIterator[Playwright]:
+    """Playwright's driver process, ended within a deadline however its work ends."""
+    manager = async_playwright()
+    playwright = await manager.start()
+    try:
+        yield playwright
+    finally:
+        await _within(_CLOSE_SECONDS, playwright.stop())
+
+
+@asynccontextmanager
+async def launch(
+    playwright: Playwright,
+    *,
+    executable: Path | None = None,
+    adapter: AdapterKind,
+    headless: bool = True,
+) -> AsyncIterator[Session]:
+    """A browser with a fresh profile.
+
+    At the end, whatever ended it, none of its processes and no profile folder is left.
+
+    Args:
+        playwright: from :func:`driver`.
+        executable: the browser that the user named.
+        adapter: the WebGPU adapter that it is started for.
+        headless: without a window.
+
+    Raises:
+        BrowserMissing: none is installed.
+        BrowserFailed: it does not start.
+    """
+    found = find_browser(executable, Path(playwright.chromium.executable_path))
+    version = await asyncio.to_thread(browser_version, found.executable)
+    flags = flags_for(adapter)
+    with Profile() as profile:
+        context = await _start(playwright, found, profile.path, flags, headless=headless)
+        try:
+            yield Session(
+                browser=Browser(
+                    name=found.name,
+                    version=version,
+                    executable=str(found.executable),
+                    flags=flags,
+                    headless=headless,
+                ),
+                profile=profile.path,
+                _context=context,
+            )
+        finally:
+            await _within(_CLOSE_SECONDS, context.close())
+
+
+async def _start(
+    playwright: Playwright,
+    found: FoundBrowser,
+    profile: Path,
+    flags: tuple[str, ...],
+    *,
+    headless: bool,
+) -> BrowserContext:
+    try:
+        return await playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=found.executable,
+            headless=headless,
+            # The flag is among ours, so that the report tells it.
+            chromium_sandbox=True,
+            args=list(flags),
+            timeout=_LAUNCH_SECONDS * 1000,
+            # The driver would end the browser under us at Ctrl-C, in its own time.
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+    except PlaywrightError as error:
+        raise BrowserFailed(found.executable, error.message.splitlines()[0]) from None
+
+
+async def _within(seconds: float, closing: Awaitable[None]) -> None:
+    """Close politely.
+
+    A dead browser cannot close and a hung one will not: the profile's reaper ends
+    what is left, so neither is an error here.
+    """
+    with suppress(Exception):
+        async with asyncio.timeout(seconds):
+            await closing

@@ -1,0 +1,198 @@
+"""Run a bundle in a real browser and write down what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Playwright
+
+from browser_harness.adapters import resolve_adapter
+from browser_harness.answers import OpenReference, open_reference
+from browser_harness.flags import AdapterKind
+from browser_harness.launch import driver, launch
+from browser_harness.machine import describe_machine
+from browser_harness.plan import Options
+from browser_harness.serve import StaticServer
+from browser_harness.summary import summarise
+from browser_harness.target import Job, measure_target
+from manifests.bundle import Manifest, read_manifest
+from manifests.errors import EXIT_USAGE, EnvironmentProblem, TabwrightError
+from manifests.progress import Progress, silent
+from manifests.report import Browser, ReferenceSummary, Report, TargetReport
+
+_TOOLS = ("tabwright", "playwright", "psutil", "uvicorn")
+
+
+class TargetAbsent(TabwrightError):
+    """The bundle was not exported for a target that was asked for."""
+
+    code = "target-not-in-bundle"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, bundle: Path, name: str, there: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{bundle}: has no target '{name}'",
+            f"choose among {', '.join(there)}, or export again with --target {name}",
+        )
+
+
+class PageNotBuilt(EnvironmentProblem):
+    """The measuring page is not where it should be."""
+
+    code = "page-not-built"
+
+    def __init__(self, page: Path) -> None:
+        super().__init__(
+            f"{page}: the measuring page is not built",
+            "run 'npm ci && npm run build' in browser_harness/page",
+        )
+
+
+def measure(
+    bundle: Path,
+    reference_path: Path | None = None,
+    targets: tuple[str, ...] = (),
+    options: Options | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Measure a bundle's targets, each in a browser of its own with nothing stored.
+
+    SIGTERM ends it like Ctrl-C: the browser is closed and its profile deleted before
+    KeyboardInterrupt is raised.
+
+    Args:
+        bundle: folder of the bundle.
+        reference_path: reference.json; without it parity is left out.
+        targets: which; all of the bundle's when empty.
+        options: browser, adapter, threads and how much is measured.
+        progress: told of each phase.
+
+    Returns:
+        The report, without a verdict.  A target that failed is told in it.
+
+    Raises:
+        NotFound, BadDocument, SealBroken: the bundle or the reference cannot be read.
+        ReferenceMismatch: the reference was made for something else.
+        TargetAbsent, PageNotBuilt, BrowserMissing, BrowserFailed, AdapterMissing: it
+            cannot be started.
+    """
+    chosen = options or Options()
+    return _run(lambda: _measure(bundle, reference_path, targets, chosen, progress))
+
+
+async def _measure(
+    bundle: Path,
+    reference_path: Path | None,
+    targets: tuple[str, ...],
+    options: Options,
+    progress: Progress,
+) -> Report:
+    manifest = read_manifest(bundle)
+    names = targets or tuple(manifest.targets)
+    for name in names:
+        if name not in manifest.targets:
+            raise TargetAbsent(bundle, name, tuple(manifest.targets))
+    if not (options.page / "index.html").is_file():
+        raise PageNotBuilt(options.page)
+    reference = open_reference(reference_path, manifest, names) if reference_path else None
+    measured: dict[str, TargetReport] = {}
+    browser: Browser | None = None
+    async with driver() as playwright:
+        adapter = await _adapter_for(manifest, names, playwright, options)
+        with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
+            for name in names:
+                job = _job(manifest, name, reference, adapter, options)
+                async with launch(
+                    playwright,
+                    executable=options.browser,
+                    adapter=adapter,
+                    headless=options.headless,
+                ) as session:
+                    browser = session.browser
+                    measured[name] = await measure_target(session, site, job, progress)
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tools=_versions(),
+        bundle=summarise(manifest),
+        machine=describe_machine(),
+        browser=browser,
+        reference=_summary(reference),
+        targets=measured,
+    )
+
+
+async def _adapter_for(
+    manifest: Manifest, names: tuple[str, ...], playwright: Playwright, options: Options
+) -> AdapterKind:
+    """One choice for all targets, so that the report's flags are everybody's."""
+    if all(manifest.targets[name].execution_provider == "wasm" for name in names):
+        return "none"
+    return await resolve_adapter(
+        playwright, options.adapter, executable=options.browser, headless=options.headless
+    )
+
+
+def _job(
+    manifest: Manifest,
+    name: str,
+    reference: OpenReference | None,
+    adapter: AdapterKind,
+    options: Options,
+) -> Job:
+    on_gpu = manifest.targets[name].execution_provider == "webgpu"
+    return Job(
+        manifest=manifest,
+        name=name,
+        reference=reference,
+        plan=options.plans["software" if on_gpu and adapter == "software" else "full"],
+        threads=options.threads,
+    )
+
+
+def _summary(reference: OpenReference | None) -> ReferenceSummary | None:
+    if reference is None:
+        return None
+    return ReferenceSummary(device=reference.document.device, speed=reference.document.speed)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _TOOLS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # run from a source tree that was never installed
+    return found
+
+
+def _run(work: Callable[[], Awaitable[Report]]) -> Report:
+    """Run to the end, to Ctrl-C or to SIGTERM; cleaning up comes first in each case."""
+    terminated = False
+
+    async def main() -> Report:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+
+        def end() -> None:
+            nonlocal terminated
+            terminated = True
+            if task is not None:
+                task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        return await work()
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if terminated:
+            raise KeyboardInterrupt from None
+        raise

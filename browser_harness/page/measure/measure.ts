@@ -1,0 +1,113 @@
+/** What the harness calls, as `window.tabwrightMeasure`: JSON in, JSON out (manifests/page.py). */
+import type * as Runtime from "../runtime/index.ts";
+import { toBase64 } from "./base64.ts";
+import { installHooks } from "./hooks.ts";
+import type { GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory } from "./schema.ts";
+
+const meter = installHooks();
+// The very module that the bundle ships, and only after the hooks are in place.
+const runtimeUrl = "/bundle/runtime/tabwright.js";
+const runtime: Promise<typeof Runtime> = import(runtimeUrl);
+runtime.catch(() => undefined); // `load` reports it.
+
+let model: Runtime.Model | undefined;
+let scoring: AsyncGenerator<Runtime.ScoredBlock, void> | undefined;
+
+function loaded(): Runtime.Model {
+  if (!model) throw new Error("disposed: no model is loaded");
+  return model;
+}
+
+const methods = {
+  async load(request: LoadRequest): Promise<LoadResult> {
+    const { load } = await runtime;
+    model = await load(request.manifest_url, {
+      target: request.target,
+      threads: request.threads,
+      deviceFeatures: request.device_features,
+    });
+    const { timings, adapter, threads, onnxruntimeWeb, notes } = model.info;
+    for (const note of notes) console.warn(`note: ${note}`);
+    return {
+      timings,
+      ...(adapter ? { adapter } : {}),
+      threads,
+      cross_origin_isolated: crossOriginIsolated,
+      jspi: "Suspending" in WebAssembly,
+      onnxruntime_web: onnxruntimeWeb,
+    };
+  },
+
+  async tokenize(texts: readonly string[]): Promise<number[][]> {
+    return texts.map((text) => loaded().tokenizer.encode(text));
+  },
+
+  async chat(messages: readonly Runtime.Message[]): Promise<Runtime.RenderedChat> {
+    return loaded().tokenizer.applyChatTemplate(messages);
+  },
+
+  async generate(
+    prompt: readonly number[],
+    maxNewTokens: number,
+    ignoreEos: boolean,
+  ): Promise<GenerateResult> {
+    const tokens: number[] = [];
+    const at_ms: number[] = [];
+    const options = { maxNewTokens, ...(ignoreEos ? { stopTokens: [] } : {}) };
+    for await (const { token, atMs } of loaded().generate(prompt, options)) {
+      tokens.push(token);
+      at_ms.push(atMs);
+    }
+    return { tokens, text: loaded().tokenizer.decode(tokens), at_ms };
+  },
+
+  /** Begins to score `tokens`; a scoring that was not read to its end is dropped. */
+  async scoreStart(tokens: readonly number[], chunk: number): Promise<void> {
+    await scoring?.return();
+    scoring = loaded().score(tokens, { chunk });
+  },
+
+  /** The next block of logits, or null after the last. */
+  async scoreNext(): Promise<LogitsBlock | null> {
+    const next = await scoring?.next();
+    if (!next || next.done) return null;
+    const { start, rows, vocabulary, logits } = next.value;
+    return { start, rows, vocabulary, data: toBase64(logits) };
+  },
+
+  async memory(): Promise<PageMemory> {
+    // Chromium's own, absent from the standard library's types.
+    const { memory } = performance as { memory?: { usedJSHeapSize: number } };
+    return {
+      ...(memory ? { js_heap_bytes: memory.usedJSHeapSize } : {}),
+      wasm_heap_bytes: meter.wasmHeapBytes,
+      gpu_bytes: meter.gpuBytes,
+      gpu_peak_bytes: meter.gpuPeakBytes,
+    };
+  },
+
+  async dispose(): Promise<void> {
+    await scoring?.return();
+    scoring = undefined;
+    await model?.dispose();
+    model = undefined;
+  },
+};
+
+/** Only an error's message crosses to the harness, so the code goes into it. */
+function typed<A extends unknown[], R>(method: (...given: A) => Promise<R>): (...given: A) => Promise<R> {
+  return async (...given) => {
+    try {
+      return await method(...given);
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error)) throw error;
+      const named = new Error(`${String(error.code)}: ${error.message}`, { cause: error });
+      throw Object.assign(named, { code: error.code });
+    }
+  };
+}
+
+const api = Object.fromEntries(
+  Object.entries(methods).map(([name, method]) => [name, typed(method as (...given: unknown[]) => Promise<unknown>)]),
+);
+Object.assign(globalThis, { tabwrightMeasure: api });

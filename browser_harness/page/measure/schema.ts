@@ -1,0 +1,88 @@
+// Written by `python -m manifests.generate` from manifests/*.py. Do not edit.
+
+/** The GPU adapter as WebGPU describes it. */
+export interface Adapter {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  readonly is_fallback: boolean;
+  readonly features: readonly string[];
+  readonly device_features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+/** A greedy continuation; ``at_ms[i]`` is when token i was there, from the start. */
+export interface GenerateResult {
+  readonly tokens: readonly number[];
+  readonly text: string;
+  readonly at_ms: readonly number[];
+}
+
+/**
+ * Load ``target`` of the bundle at ``manifest_url``.
+ *
+ * ``device_features``: ``needed`` asks the GPU device for the target's features
+ * only; ``all`` for every feature the adapter has.
+ */
+export interface LoadRequest {
+  readonly manifest_url: string;
+  readonly target: string;
+  readonly threads: number;
+  readonly device_features: "needed" | "all";
+}
+
+/** What was loaded, on what. */
+export interface LoadResult {
+  readonly timings: LoadTimings;
+  readonly adapter?: Adapter;
+  readonly threads: number;
+  readonly cross_origin_isolated: boolean;
+  readonly jspi: boolean;
+  readonly onnxruntime_web: string;
+}
+
+/**
+ * Where the load went, in milliseconds of wall time.
+ *
+ * Phases overlap (chunks are verified and stored while others download), so
+ * ``fetch``, ``verify`` and ``store`` are each the time in which at least one
+ * chunk was in that phase, and may sum to more than ``total``.
+ */
+export interface LoadTimings {
+  readonly fetch_ms: number;
+  readonly verify_ms: number;
+  readonly store_ms: number;
+  readonly session_ms: number;
+  readonly total_ms: number;
+  readonly bytes_fetched: number;
+  readonly bytes_from_store: number;
+}
+
+/** Logits of consecutive positions: little-endian float32 [rows, vocabulary], base64. */
+export interface LogitsBlock {
+  readonly start: number;
+  readonly rows: number;
+  readonly vocabulary: number;
+  readonly data: string;
+}
+
+/** A failure inside the page, typed by the runtime's error codes. */
+export interface PageError {
+  readonly code: string;
+  readonly message: string;
+}
+
+/**
+ * What the page itself can see, in bytes; ``None`` where the browser hides it.
+ *
+ * ``gpu_bytes`` is the sum of live GPUBuffer sizes (createBuffer less destroy),
+ * ``gpu_peak_bytes`` its highest value so far; the WASM heap never shrinks, so
+ * its size is its peak.
+ */
+export interface PageMemory {
+  readonly js_heap_bytes?: number;
+  readonly wasm_heap_bytes: number;
+  readonly gpu_bytes: number;
+  readonly gpu_peak_bytes: number;
+}

@@ -1,0 +1,121 @@
+import { Connection, type Transport } from "./connection.ts";
+import { TabwrightError } from "./errors.ts";
+
+/** Bytes `start` to `end` (exclusive) of a file of `size` bytes. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
+  readonly size: number;
+}
+
+/**
+ * Streams a byte range. A server that ignores Range and sends the whole file is
+ * accepted: the bytes around the range are dropped.
+ *
+ * @param onReceived told every byte that came over the wire, dropped ones too.
+ * @throws TabwrightError `file-missing`, `http-error`, `size-mismatch`, `truncated`,
+ *   `stalled`, `network` or `aborted`; each names `url`.
+ */
+export async function* fetchRange(
+  url: string,
+  range: ByteRange,
+  transport: Transport,
+  onReceived: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  const whole = range.start === 0 && range.end === range.size;
+  const headers: Record<string, string> = whole ? {} : { Range: `bytes=${range.start}-${range.end - 1}` };
+  // The store is the cache: HTTP's own would hold a second copy of the weights.
+  const connection = await Connection.open(url, { headers, cache: "no-store" }, transport);
+  try {
+    let position = firstByte(connection.response, url, range);
+    for await (const bytes of connection.body()) {
+      onReceived(bytes.length);
+      const from = Math.max(0, range.start - position);
+      const to = Math.min(bytes.length, range.end - position);
+      position += bytes.length;
+      if (position > range.size) {
+        throw new TabwrightError("size-mismatch", `${url}: longer than the ${range.size} bytes of the manifest`);
+      }
+      if (to > from) yield bytes.subarray(from, to);
+      // Nothing after a range is wanted; a whole file is read to its end, to see that it ends.
+      if (position >= range.end && !whole) return;
+    }
+    if (position < range.end) {
+      throw new TabwrightError("truncated", `${url}: ended at byte ${position}, before ${range.end}`);
+    }
+  } finally {
+    connection.close();
+  }
+}
+
+/** The position of the body's first byte, once status and headers are as they must be. */
+function firstByte(response: Response, url: string, range: ByteRange): number {
+  if (response.status === 200) return 0;
+  if (response.status !== 206) throw httpError(response, url);
+  const header = response.headers.get("Content-Range") ?? "";
+  const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(header);
+  if (Number(match?.[1]) !== range.start || Number(match?.[2]) !== range.end - 1) {
+    throw new TabwrightError("http-error", `${url}: asked for ${range.start}-${range.end - 1}, got '${header}'`);
+  }
+  if (match?.[3] !== "*" && Number(match?.[3]) !== range.size) {
+    throw new TabwrightError("size-mismatch", `${url}: ${match?.[3]} bytes, ${range.size} in the manifest`);
+  }
+  return range.start;
+}
+
+function httpError(response: Response, url: string): TabwrightError {
+  const code = response.status === 404 || response.status === 410 ? "file-missing" : "http-error";
+  return new TabwrightError(code, `${url}: the server answered ${response.status}`);
+}
+
+/**
+ * Fetches a small file whole, asking the server whether a cached copy is still right.
+ *
+ * @param limit more bytes than this are refused.
+ * @throws TabwrightError as {@link fetchRange} does.
+ */
+export async function fetchSmall(
+  url: string,
+  limit: number,
+  transport: Transport,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const connection = await Connection.open(url, { cache: "no-cache" }, transport);
+  try {
+    if (connection.response.status !== 200) throw httpError(connection.response, url);
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    let size = 0;
+    for await (const bytes of connection.body()) {
+      size += bytes.length;
+      if (size > limit) throw new TabwrightError("size-mismatch", `${url}: longer than ${limit} bytes`);
+      parts.push(bytes);
+    }
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  } finally {
+    connection.close();
+  }
+}
+
+/**
+ * Cuts a stream into pieces of the given lengths. After the last piece the stream
+ * is still read to its end.
+ */
+export async function* cut(
+  stream: AsyncIterable<Uint8Array>,
+  lengths: readonly number[],
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  let index = 0;
+  let piece = new Uint8Array(lengths[0] ?? 0);
+  let filled = 0;
+  for await (let bytes of stream) {
+    while (bytes.length > 0) {
+      const taken = bytes.subarray(0, piece.length - filled);
+      piece.set(taken, filled);
+      filled += taken.length;
+      bytes = bytes.subarray(taken.length);
+      if (filled < piece.length) continue;
+      yield piece;
+      piece = new Uint8Array(lengths[++index] ?? 0);
+      filled = 0;
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import { reason, TabwrightError } from "./errors.ts";
+import { ort } from "./ort.ts";
+import type { Model as ModelFacts } from "./schema.ts";
+
+const PAST = /^past_key_values\.(\d+\.(?:key|value))$/;
+
+/** Logits of the last `rows` positions fed: float32 [rows, vocabulary], row by row. */
+export interface Logits {
+  readonly rows: number;
+  readonly vocabulary: number;
+  readonly data: Float32Array;
+}
+
+/** The names of the growing cache's outputs, in the conventional graph. */
+export function presentNames(layers: number): string[] {
+  return Array.from({ length: layers }, (_, layer) => [`present.${layer}.key`, `present.${layer}.value`]).flat();
+}
+
+/**
+ * The conventional graph with its growing cache. Inputs are fed by name, so a
+ * graph may leave out what it does not use; an input of another name is refused.
+ */
+export class Forward {
+  readonly #session: ort.InferenceSession;
+  readonly #facts: ModelFacts;
+  readonly #dtype: "float16" | "float32";
+  readonly #lost: Promise<never> | undefined;
+  #past = new Map<string, ort.Tensor>();
+  #length = 0;
+
+  /** @throws TabwrightError `graph-unsupported` naming the input that is not known. */
+  constructor(
+    session: ort.InferenceSession,
+    facts: ModelFacts,
+    dtype: "float16" | "float32",
+    lost: Promise<never> | undefined,
+  ) {
+    const known = ["input_ids", "attention_mask", "num_logits_to_keep", "position_ids"];
+    const unknown = session.inputNames.find((name) => !known.includes(name) && !PAST.test(name));
+    if (unknown !== undefined) {
+      throw new TabwrightError("graph-unsupported", `the graph wants '${unknown}', which is not known`);
+    }
+    this.#session = session;
+    this.#facts = facts;
+    this.#dtype = dtype;
+    this.#lost = lost;
+  }
+
+  /** Positions in the cache. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Forgets all positions and frees their memory. */
+  reset(): void {
+    for (const tensor of this.#past.values()) tensor.dispose();
+    this.#past = new Map();
+    this.#length = 0;
+  }
+
+  /**
+   * Feeds `tokens` after those in the cache.
+   *
+   * @param keep how many of the last positions to return logits of; 0 means all.
+   * @throws TabwrightError `run-failed` or `device-lost`; the cache is then unusable
+   *   until {@link reset}.
+   */
+  async step(tokens: readonly number[], keep: number): Promise<Logits> {
+    const outputs = await this.#run(this.#feeds(tokens, keep));
+    const next = new Map<string, ort.Tensor>();
+    for (const name of this.#session.inputNames) {
+      const entry = PAST.exec(name)?.[1];
+      if (entry !== undefined) next.set(name, outputs[`present.${entry}`] as ort.Tensor);
+    }
+    const { length } = this;
+    this.reset();
+    this.#past = next;
+    this.#length = length + tokens.length;
+
+    const logits = outputs["logits"] as ort.Tensor;
+    const vocabulary = logits.dims.at(-1) as number;
+    const rows = keep === 0 ? tokens.length : keep;
+    // A graph that knows no num_logits_to_keep returns all rows.
+    const data = toFloat32(logits).subarray(-rows * vocabulary);
+    return { rows, vocabulary, data };
+  }
+
+  async #run(feeds: Record<string, ort.Tensor>): Promise<ort.InferenceSession.OnnxValueMapType> {
+    try {
+      const run = this.#session.run(feeds);
+      return await (this.#lost ? Promise.race([run, this.#lost]) : run);
+    } catch (error) {
+      if (error instanceof TabwrightError) throw error;
+      throw new TabwrightError("run-failed", `ONNX Runtime failed: ${reason(error)}`, error);
+    }
+  }
+
+  #feeds(tokens: readonly number[], keep: number): Record<string, ort.Tensor> {
+    const { kv_heads, head_dim } = this.#facts;
+    const total = this.#length + tokens.length;
+    const make: Record<string, () => ort.Tensor> = {
+      input_ids: () => int64(tokens, [1, tokens.length]),
+      attention_mask: () => new ort.Tensor("int64", new BigInt64Array(total).fill(1n), [1, total]),
+      num_logits_to_keep: () => int64([keep], []),
+      position_ids: () => int64(Array.from(tokens, (_, i) => this.#length + i), [1, tokens.length]),
+    };
+    const empty = () =>
+      this.#dtype === "float16"
+        ? new ort.Tensor("float16", new Uint16Array(0), [1, kv_heads, 0, head_dim])
+        : new ort.Tensor("float32", new Float32Array(0), [1, kv_heads, 0, head_dim]);
+    return Object.fromEntries(
+      this.#session.inputNames.map((name) => [name, make[name]?.() ?? this.#past.get(name) ?? empty()]),
+    );
+  }
+}
+
+function int64(values: readonly number[], dims: readonly number[]): ort.Tensor {
+  return new ort.Tensor("int64", BigInt64Array.from(values, BigInt), dims);
+}
+
+function toFloat32(tensor: ort.Tensor): Float32Array {
+  // Browsers with JSPI have Float16Array, which is what ORT then returns.
+  return tensor.data instanceof Float32Array
+    ? tensor.data
+    : Float32Array.from(tensor.data as Iterable<number>);
+}

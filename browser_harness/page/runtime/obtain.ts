@@ -1,0 +1,220 @@
+import { PhaseClock } from "./clock.ts";
+import { sha256 } from "./digest.ts";
+import type { Transport } from "./connection.ts";
+import { type ErrorCode, TabwrightError, throwIfAborted } from "./errors.ts";
+import { cut, fetchRange } from "./fetch.ts";
+import { type BundleFile, type Chunk, chunksOf } from "./manifest.ts";
+import type { ChunkStore } from "./store.ts";
+
+const PARALLEL_REQUESTS = 3;
+const PARALLEL_CHECKS = 4;
+/** Waits before a broken connection is tried again, in milliseconds. */
+const RETRY_MS: readonly number[] = [250, 1000];
+const BROKEN_CONNECTION: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["network", "truncated"]);
+
+export type ProgressPhase = "manifest" | "stored" | "download" | "session";
+
+/** `done` and `total` are bytes of all the files that the load needs. */
+export interface Progress {
+  readonly phase: ProgressPhase;
+  readonly done: number;
+  readonly total: number;
+  readonly file: string;
+}
+
+/** Consecutive chunks of one file, to be fetched with one request. */
+export interface Run {
+  readonly file: BundleFile;
+  readonly chunks: readonly Chunk[];
+}
+
+export interface ObtainOptions {
+  /** URL of the folder that the files' paths are relative to. */
+  readonly base: string;
+  readonly chunkSize: number;
+  readonly store: ChunkStore;
+  readonly transport: Transport;
+  /** Receives a sentence for whatever could not be done as asked. */
+  readonly notes: string[];
+  readonly onProgress: (progress: Progress) => void;
+}
+
+/** The maximal runs of chunks that `present` does not hold. */
+export function missingRuns(
+  file: BundleFile,
+  chunks: readonly Chunk[],
+  present: ReadonlyMap<string, Blob>,
+): Run[] {
+  const runs: Chunk[][] = [];
+  let open = false;
+  for (const chunk of chunks) {
+    const missing = !present.has(chunk.digest);
+    if (missing && open) runs.at(-1)?.push(chunk);
+    else if (missing) runs.push([chunk]);
+    open = missing;
+  }
+  return runs.map((run) => ({ file, chunks: run }));
+}
+
+/** Brings files to this device, verified chunk by chunk, and tells what that cost. */
+export class Obtainer {
+  readonly fetchClock = new PhaseClock();
+  readonly verifyClock = new PhaseClock();
+  readonly storeClock = new PhaseClock();
+  bytesFetched = 0;
+  bytesFromStore = 0;
+
+  readonly #base: string;
+  readonly #chunkSize: number;
+  readonly #store: ChunkStore;
+  readonly #transport: Transport;
+  readonly #stop = new AbortController();
+  readonly #notes: string[];
+  readonly #onProgress: (progress: Progress) => void;
+  readonly #chunks = new Map<string, Blob>();
+  #full = false;
+  #done = 0;
+  #total = 0;
+
+  constructor(options: ObtainOptions) {
+    this.#base = options.base;
+    this.#chunkSize = options.chunkSize;
+    this.#store = options.store;
+    this.#notes = options.notes;
+    this.#onProgress = options.onProgress;
+    const { signal } = options.transport;
+    this.#transport = {
+      ...options.transport,
+      signal: signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal,
+    };
+  }
+
+  /** Whether everything obtained so far will be there at the next visit. */
+  get lasting(): boolean {
+    return this.#store.lasting && !this.#full;
+  }
+
+  /**
+   * The files by path. A blob made of stored chunks is read from disk when used.
+   *
+   * @throws TabwrightError `chunk-corrupt` naming the file, or what `fetchRange` throws.
+   */
+  async obtain(files: readonly BundleFile[]): Promise<Map<string, Blob>> {
+    this.#done = 0;
+    this.#total = files.reduce((sum, file) => sum + file.size, 0);
+    const planned = files.map((file) => ({ file, chunks: chunksOf(file, this.#chunkSize) }));
+    const all = planned.flatMap(({ file, chunks }) => chunks.map((chunk) => ({ file, chunk })));
+    await this.#inParallel(all, PARALLEL_CHECKS, ({ file, chunk }) => this.#recall(file, chunk));
+
+    const runs = planned.flatMap(({ file, chunks }) => missingRuns(file, chunks, this.#chunks));
+    await this.#inParallel(runs, PARALLEL_REQUESTS, (run) => this.#download(run));
+
+    return new Map(
+      planned.map(({ file, chunks }) => {
+        const parts = chunks.map((chunk) => this.#chunks.get(chunk.digest) as Blob);
+        return [file.path, new Blob(parts, { type: file.media_type })];
+      }),
+    );
+  }
+
+  /** Takes a chunk from the store if it is there and still whole. */
+  async #recall(file: BundleFile, chunk: Chunk): Promise<void> {
+    throwIfAborted(this.#transport.signal);
+    const blob = await this.#store.get(chunk.digest);
+    if (blob?.size !== chunk.length) return;
+    const digest = await this.verifyClock.time(async () => sha256(await blob.arrayBuffer()));
+    // A damaged copy counts as missing: it is fetched and written anew.
+    if (digest !== chunk.digest) return;
+    this.#chunks.set(chunk.digest, blob);
+    this.bytesFromStore += chunk.length;
+    this.#advance("stored", file, chunk);
+  }
+
+  /** Downloads a run; after a broken connection goes on from the first chunk not yet kept. */
+  async #download({ file, chunks }: Run): Promise<void> {
+    let kept = 0;
+    for (const wait of [...RETRY_MS, undefined]) {
+      try {
+        return await this.#downloadOnce(file, chunks.slice(kept), () => kept++);
+      } catch (error) {
+        const broken = error instanceof TabwrightError && BROKEN_CONNECTION.has(error.code);
+        if (!broken || wait === undefined) throw error;
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
+    }
+  }
+
+  async #downloadOnce(file: BundleFile, chunks: readonly Chunk[], onKept: () => void): Promise<void> {
+    const [first, last] = [chunks[0], chunks.at(-1)];
+    if (first === undefined || last === undefined) return;
+    const range = { start: first.offset, end: last.offset + last.length, size: file.size };
+    const url = new URL(file.path, this.#base).href;
+    const body = fetchRange(url, range, this.#transport, (bytes) => (this.bytesFetched += bytes));
+    const pieces = cut(body, chunks.map((chunk) => chunk.length));
+    // One chunk is verified and stored while the next one downloads; never more, so
+    // that a slow disk holds the download back instead of filling memory.
+    let keeping: Promise<void> = Promise.resolve();
+    try {
+      for (const chunk of chunks) {
+        const { value } = await this.fetchClock.time(() => pieces.next());
+        await keeping;
+        keeping = this.#keep(file, chunk, value as Uint8Array<ArrayBuffer>).then(onKept);
+        keeping.catch(() => undefined); // Awaited in the next turn or below: not unhandled.
+      }
+      await this.fetchClock.time(() => pieces.next()); // A file that is too long shows here.
+    } finally {
+      await pieces.return(undefined);
+      await keeping;
+    }
+  }
+
+  async #keep(file: BundleFile, chunk: Chunk, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    if ((await this.verifyClock.time(() => sha256(bytes))) !== chunk.digest) {
+      const last = chunk.offset + chunk.length - 1;
+      throw new TabwrightError(
+        "chunk-corrupt",
+        `${file.path}: bytes ${chunk.offset} to ${last} are not those of the manifest`,
+      );
+    }
+    this.#chunks.set(chunk.digest, await this.storeClock.time(() => this.#put(chunk.digest, bytes)));
+    this.#advance("download", file, chunk);
+  }
+
+  async #put(digest: string, bytes: Uint8Array<ArrayBuffer>): Promise<Blob> {
+    if (!this.#full) {
+      try {
+        return await this.#store.put(digest, bytes);
+      } catch (error) {
+        if (!(error instanceof TabwrightError && error.code === "quota-exceeded")) throw error;
+        this.#full = true;
+        this.#notes.push(`not everything is kept for the next visit: ${error.message}`);
+      }
+    }
+    return new Blob([bytes]);
+  }
+
+  #advance(phase: ProgressPhase, file: BundleFile, chunk: Chunk): void {
+    this.#done += chunk.length;
+    this.#onProgress({ phase, done: this.#done, total: this.#total, file: file.path });
+  }
+
+  /** Runs `work` over `items`, at most `width` at a time; the first failure stops the rest. */
+  async #inParallel<T>(
+    items: readonly T[],
+    width: number,
+    work: (item: T) => Promise<void>,
+  ): Promise<void> {
+    const queue = items.values();
+    const lane = async () => {
+      for (const item of queue) await work(item);
+    };
+    const lanes = Array.from({ length: width }, lane);
+    try {
+      await Promise.all(lanes);
+    } catch (error) {
+      this.#stop.abort();
+      await Promise.allSettled(lanes);
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,110 @@
+import * as ort from "onnxruntime-web/jspi";
+
+import { reason, TabwrightError } from "./errors.ts";
+
+export { ort };
+
+/** onnxruntime-web's version. */
+export function ortVersion(): string {
+  return ort.env.versions.web ?? "unknown";
+}
+
+/** @throws TabwrightError `jspi-missing` where WebAssembly cannot wait for promises. */
+export function requireJspi(): void {
+  if (!("Suspending" in WebAssembly)) {
+    throw new TabwrightError(
+      "jspi-missing",
+      "this browser has no WebAssembly JavaScript Promise Integration (Chrome and Edge 137 have it)",
+    );
+  }
+}
+
+let running: { readonly threads: number } | undefined;
+
+/**
+ * Points ONNX Runtime at verified files. It starts once per page, with its first
+ * session, and keeps its thread count: a later load gets the same.
+ *
+ * @returns the number of threads it will run or runs with.
+ */
+export function prepareOrt(module: Blob, wasm: Blob, threads: number, notes: string[]): number {
+  if (running) {
+    if (running.threads !== threads) {
+      notes.push(`${running.threads} threads as in this page's first load: ONNX Runtime starts only once`);
+    }
+    return running.threads;
+  }
+  // Never revoked: the threads are workers that start from the module's URL.
+  ort.env.wasm.wasmPaths = {
+    mjs: URL.createObjectURL(new Blob([module], { type: "text/javascript" })),
+    wasm: URL.createObjectURL(new Blob([wasm], { type: "application/wasm" })),
+  };
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  running = { threads };
+  return threads;
+}
+
+/** `threads` as far as the page can have them, with a note when it cannot. */
+export function usableThreads(wanted: number | undefined, gpu: boolean, notes: string[]): number {
+  // On a GPU target the CPU only does odd jobs; on the CPU more threads than cores hurt.
+  const threads = wanted ?? (gpu ? 1 : Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2)));
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw new TabwrightError("bad-input", `threads must be a positive integer, not ${threads}`);
+  }
+  if (threads > 1 && !crossOriginIsolated) {
+    notes.push("one thread only: the page is not cross-origin isolated (COOP and COEP headers)");
+    return 1;
+  }
+  return threads;
+}
+
+/** What {@link createSession} needs of a target, as blobs. */
+export interface SessionFiles {
+  readonly graph: Blob;
+  /** Shards by the location that the graph names: the bare file name. */
+  readonly shards: ReadonlyMap<string, Blob>;
+}
+
+/**
+ * Creates a session. ONNX Runtime reads the shards from their blobs slice by slice.
+ *
+ * @param device the GPU device, or undefined for the CPU.
+ * @throws TabwrightError `session-failed`.
+ */
+export async function createSession(
+  files: SessionFiles,
+  device: GPUDevice | undefined,
+  sessionConfig: Readonly<Record<string, string>>,
+  presentOutputs: readonly string[],
+): Promise<ort.InferenceSession> {
+  const options: ort.InferenceSession.SessionOptions = {
+    executionProviders: [device ? { name: "webgpu", device } : "wasm"],
+    externalData: Array.from(files.shards, ([path, data]) => ({ path, data })),
+    extra: nest(sessionConfig),
+    logSeverityLevel: 3,
+  };
+  if (device) {
+    options.preferredOutputLocation = Object.fromEntries(
+      presentOutputs.map((name) => [name, "gpu-buffer" as const]),
+    );
+  }
+  try {
+    return await ort.InferenceSession.create(new Uint8Array(await files.graph.arrayBuffer()), options);
+  } catch (error) {
+    throw new TabwrightError("session-failed", `ONNX Runtime refused the graph: ${reason(error)}`, error);
+  }
+}
+
+/** `{"a.b": "1"}` as `{a: {b: "1"}}`, the form in which onnxruntime-web takes its options. */
+export function nest(flat: Readonly<Record<string, string>>): Record<string, unknown> {
+  const root: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(flat)) {
+    const parts = key.split(".");
+    const leaf = parts.pop() as string;
+    let node = root;
+    for (const part of parts) node = (node[part] ??= {}) as Record<string, unknown>;
+    node[leaf] = value;
+  }
+  return root;
+}

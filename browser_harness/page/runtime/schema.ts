@@ -1,0 +1,162 @@
+// Written by `python -m manifests.generate` from manifests/*.py. Do not edit.
+
+/** The GPU adapter as WebGPU describes it. */
+export interface Adapter {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  readonly is_fallback: boolean;
+  readonly features: readonly string[];
+  readonly device_features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+/**
+ * One file of the bundle.
+ *
+ * ``chunks`` holds the SHA-256 of each ``chunk_size`` bytes (the last may be
+ * shorter), so that a download is verified and resumed chunk by chunk.
+ */
+export interface File {
+  readonly path: string;
+  readonly media_type: string;
+  readonly size: number;
+  readonly sha256: string;
+  readonly chunks: readonly string[];
+}
+
+/**
+ * Where the load went, in milliseconds of wall time.
+ *
+ * Phases overlap (chunks are verified and stored while others download), so
+ * ``fetch``, ``verify`` and ``store`` are each the time in which at least one
+ * chunk was in that phase, and may sum to more than ``total``.
+ */
+export interface LoadTimings {
+  readonly fetch_ms: number;
+  readonly verify_ms: number;
+  readonly store_ms: number;
+  readonly session_ms: number;
+  readonly total_ms: number;
+  readonly bytes_fetched: number;
+  readonly bytes_from_store: number;
+}
+
+/** The whole bundle. */
+export interface Manifest {
+  readonly format: "tabwright-bundle";
+  readonly version: 1;
+  readonly model: Model;
+  readonly source: Source;
+  readonly chunk_size: number;
+  readonly files: readonly File[];
+  readonly targets: Readonly<Record<string, TargetEntry>>;
+  readonly weights: Readonly<Record<string, WeightSet>>;
+  readonly tokenizer: string;
+  readonly tokenizer_config: string;
+  readonly chat_template?: string;
+  readonly generation_config?: string;
+  readonly tools: Readonly<Record<string, string>>;
+  readonly seal: string;
+}
+
+/** What the runtime must know to feed the graph. */
+export interface Model {
+  readonly name: string;
+  readonly architecture: string;
+  readonly model_type: string;
+  readonly parameters: number;
+  readonly vocab_size: number;
+  readonly layers: number;
+  readonly kv_heads: number;
+  readonly head_dim: number;
+  readonly context_length: number;
+  readonly bos_token_id?: number;
+  readonly eos_token_ids: readonly number[];
+}
+
+/** Where a tensor's bytes lie: ``length`` bytes at ``offset`` of ``file``. */
+export interface Range {
+  readonly file: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * The error that a second rounding made.
+ *
+ * ``rms`` is ||stored - source|| / ||source|| (Frobenius); ``max`` is the
+ * largest |stored - source| divided by the largest |source|.
+ */
+export interface Rounding {
+  readonly rms: number;
+  readonly max: number;
+}
+
+/** The checkpoint, so that a reference made from another one is refused. */
+export interface Source {
+  readonly format: string;
+  readonly files: readonly SourceFile[];
+  /** SHA-256 over the files' names and digests, in order */
+  readonly digest: string;
+}
+
+/** A file of the checkpoint that the bundle was made from. */
+export interface SourceFile {
+  readonly path: string;
+  readonly size: number;
+  readonly sha256: string;
+}
+
+/** What one target loads, and what the device must offer for it. */
+export interface TargetEntry {
+  readonly graph: string;
+  /** key in the manifest's `weights` */
+  readonly weights: string;
+  readonly execution_provider: "webgpu" | "wasm";
+  readonly activation_dtype: "float16" | "float32";
+  /** GPU features without which it cannot run */
+  readonly features: readonly string[];
+  /** least GPU limits, by WebGPU's names */
+  readonly limits: Readonly<Record<string, number>>;
+  /** onnxruntime session configuration entries, e.g. session.disable_quant_qdq */
+  readonly session_config: Readonly<Record<string, string>>;
+}
+
+/**
+ * A row of the ledger: one source tensor and how it lies in the bundle.
+ *
+ * A quantised tensor of ``shape`` [N, K] is stored as unsigned codes, row by
+ * row, low bits first, so that ``value = (code - zero_point) * scale`` with one
+ * scale per ``block_size`` codes along K: the layout that com.microsoft's
+ * MatMulNBits and ONNX's blocked DequantizeLinear share.  ``zero_points`` is
+ * absent when every one of them is ``2**(bits-1)``.  A float tensor has
+ * ``values`` only.
+ */
+export interface Tensor {
+  readonly name: string;
+  readonly role: "linear" | "embedding" | "head" | "tied" | "float";
+  readonly shape: readonly number[];
+  /** the scheme it had, e.g. 'int4 g32 symmetric' or 'bfloat16' */
+  readonly source: string;
+  /** exact: every stored value equals the source's value bit for bit */
+  readonly outcome: "exact" | "requantised";
+  readonly rounding?: Rounding;
+  readonly bits?: number;
+  readonly block_size?: number;
+  readonly codes?: Range;
+  readonly scales?: Range;
+  readonly scale_dtype?: "float16" | "float32";
+  readonly zero_points?: Range;
+  readonly values?: Range;
+  readonly value_dtype?: "float16" | "float32";
+}
+
+/** Shards that several targets share, and the ledger of what is in them. */
+export interface WeightSet {
+  readonly shards: readonly string[];
+  /** SHA-256 over the shards' digests, in order */
+  readonly digest: string;
+  readonly tensors: readonly Tensor[];
+}

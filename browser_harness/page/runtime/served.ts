@@ -1,0 +1,62 @@
+import type { Transport } from "./connection.ts";
+import { sha256 } from "./digest.ts";
+import { TabwrightError } from "./errors.ts";
+import { fetchSmall } from "./fetch.ts";
+import { type BundleFile, chunksOf, type Manifest, parseManifest } from "./manifest.ts";
+import type { ChunkStore } from "./store.ts";
+
+const MANIFEST_LIMIT = 64 << 20;
+
+/** The served manifest, or the stored one when no server can be reached. */
+export async function readManifest(
+  url: string,
+  store: ChunkStore,
+  transport: Transport,
+): Promise<{ bytes: Uint8Array<ArrayBuffer>; manifest: Manifest; offline: boolean }> {
+  let bytes: Uint8Array<ArrayBuffer>;
+  let offline = false;
+  try {
+    bytes = await fetchSmall(url, MANIFEST_LIMIT, transport);
+  } catch (error) {
+    if (!(error instanceof TabwrightError)) throw error;
+    if (error.code === "file-missing") throw new TabwrightError("manifest-missing", error.message, error);
+    if (error.code !== "network") throw error;
+    const stored = await store.getManifest(url);
+    if (!stored) {
+      throw new TabwrightError("manifest-missing", `${error.message}, and nothing is stored here`, error);
+    }
+    bytes = stored;
+    offline = true;
+  }
+  return { bytes, manifest: await parseManifest(bytes, url), offline };
+}
+
+/**
+ * Checks what the browser itself fetched and runs. Offline it may be out of reach
+ * for a page that no service worker serves; that is noted.
+ */
+export async function verifyPageFiles(
+  files: readonly BundleFile[],
+  manifestUrl: string,
+  manifest: Manifest,
+  transport: Transport,
+  offlineNotes: string[] | undefined,
+): Promise<void> {
+  for (const file of files) {
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = await fetchSmall(new URL(file.path, manifestUrl).href, file.size, transport);
+    } catch (error) {
+      if (!offlineNotes || !(error instanceof TabwrightError && error.code === "network")) throw error;
+      offlineNotes.push(`${file.path} could not be verified again: the network is off`);
+      continue;
+    }
+    if (bytes.length !== file.size) {
+      throw new TabwrightError("truncated", `${file.path}: ${bytes.length} of ${file.size} bytes`);
+    }
+    for (const { offset, length, digest } of chunksOf(file, manifest.chunk_size)) {
+      if ((await sha256(bytes.slice(offset, offset + length))) === digest) continue;
+      throw new TabwrightError("chunk-corrupt", `${file.path}: its bytes are not those of the manifest`);
+    }
+  }
+}

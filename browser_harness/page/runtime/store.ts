@@ -1,0 +1,133 @@
+import { sha256 } from "./digest.ts";
+import { reason, TabwrightError } from "./errors.ts";
+
+const ROOT = "tabwright";
+
+/**
+ * Chunks by the SHA-256 of their bytes. What `get` returns may have been changed
+ * on disk since: the caller verifies it.
+ */
+export interface ChunkStore {
+  readonly lasting: boolean;
+  get(digest: string): Promise<Blob | undefined>;
+  /** @throws TabwrightError `quota-exceeded` when there is no room. */
+  put(digest: string, bytes: Uint8Array<ArrayBuffer>): Promise<Blob>;
+  getManifest(url: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  putManifest(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+}
+
+/** Keeps nothing beyond the page; the browser may spill the blobs to disk. */
+export class MemoryStore implements ChunkStore {
+  readonly lasting = false;
+
+  async get(): Promise<undefined> {}
+
+  async put(_digest: string, bytes: Uint8Array<ArrayBuffer>): Promise<Blob> {
+    return new Blob([bytes]);
+  }
+
+  async getManifest(): Promise<undefined> {}
+
+  async putManifest(): Promise<void> {}
+}
+
+/**
+ * One file per chunk in the origin's private file system. A chunk becomes visible
+ * when its writer closes, so an interrupted write leaves nothing behind.
+ */
+export class OpfsStore implements ChunkStore {
+  readonly lasting = true;
+  readonly #chunks: FileSystemDirectoryHandle;
+  readonly #manifests: FileSystemDirectoryHandle;
+
+  private constructor(chunks: FileSystemDirectoryHandle, manifests: FileSystemDirectoryHandle) {
+    this.#chunks = chunks;
+    this.#manifests = manifests;
+  }
+
+  static async open(origin: FileSystemDirectoryHandle): Promise<OpfsStore> {
+    const root = await origin.getDirectoryHandle(ROOT, { create: true });
+    return new OpfsStore(
+      await root.getDirectoryHandle("chunks", { create: true }),
+      await root.getDirectoryHandle("manifests", { create: true }),
+    );
+  }
+
+  get(digest: string): Promise<Blob | undefined> {
+    return read(this.#chunks, digest);
+  }
+
+  async put(digest: string, bytes: Uint8Array<ArrayBuffer>): Promise<Blob> {
+    return await write(this.#chunks, digest, bytes);
+  }
+
+  async getManifest(url: string): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const file = await read(this.#manifests, await nameOf(url));
+    return file && new Uint8Array(await file.arrayBuffer());
+  }
+
+  async putManifest(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    await write(this.#manifests, await nameOf(url), bytes);
+  }
+}
+
+function nameOf(url: string): Promise<string> {
+  return sha256(new TextEncoder().encode(url));
+}
+
+async function read(folder: FileSystemDirectoryHandle, name: string): Promise<Blob | undefined> {
+  try {
+    return await (await folder.getFileHandle(name)).getFile();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "NotFoundError") return undefined;
+    throw error;
+  }
+}
+
+async function write(
+  folder: FileSystemDirectoryHandle,
+  name: string,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<Blob> {
+  try {
+    const handle = await folder.getFileHandle(name, { create: true });
+    const writer = await handle.createWritable();
+    try {
+      await writer.write(bytes);
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+    await writer.close();
+    return await handle.getFile();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "QuotaExceededError") {
+      throw new TabwrightError("quota-exceeded", "the browser gives this site no more storage", error);
+    }
+    throw error;
+  }
+}
+
+/**
+ * Opens the lasting store, or a memory store with a note that tells why.
+ *
+ * @param wanted `none` asks for the memory store.
+ */
+export async function openStore(wanted: "opfs" | "none", notes: string[]): Promise<ChunkStore> {
+  if (wanted === "none") return new MemoryStore();
+  try {
+    return await OpfsStore.open(await navigator.storage.getDirectory());
+  } catch (error) {
+    notes.push(`nothing is kept for the next visit: no private file system here (${reason(error)})`);
+    return new MemoryStore();
+  }
+}
+
+/** Deletes every chunk and manifest that any bundle of this origin has stored. */
+export async function clearStore(): Promise<void> {
+  try {
+    await (await navigator.storage.getDirectory()).removeEntry(ROOT, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+  }
+}

@@ -1,0 +1,110 @@
+"""How much is measured, as data: everything where it is quick, little where it crawls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from browser_harness.flags import AdapterChoice
+
+#: The measuring page, built from page/measure.
+PAGE = Path(__file__).parent / "page" / "dist" / "measure"
+
+PlanName = Literal["full", "software"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of one target.
+
+    Attributes:
+        warm_loads: loads from the store, each in a fresh page.
+        first_prompt: prompt tokens of the first token after a load.
+        prefill_lengths: prompt lengths, in tokens; those that do not fit the model's
+            context are left out.
+        prefill_warmup, prefill_repetitions: per length.
+        decode_runs, decode_tokens, decode_warmup: runs, tokens in each after the first,
+            and how many of those are thrown away.
+        score_texts, score_tokens: most texts, and most tokens of each, that are
+            teacher-forced; ``None`` takes all.
+        greedy_cases, greedy_tokens: as above, for continuations.
+        share_first: the last load's first prompt is the first greedy case's, and its
+            continuation serves as prefill sample, decode run and greedy case at once.
+        call_seconds: deadline of one call to the page.
+        load_seconds: deadline of one load.
+    """
+
+    warm_loads: int = 3
+    first_prompt: int = 16
+    prefill_lengths: tuple[int, ...] = (16, 64, 256)
+    prefill_warmup: int = 1
+    prefill_repetitions: int = 3
+    decode_runs: int = 3
+    decode_tokens: int = 64
+    decode_warmup: int = 4
+    score_texts: int | None = None
+    score_tokens: int | None = None
+    greedy_cases: int | None = None
+    greedy_tokens: int | None = None
+    share_first: bool = False
+    call_seconds: float = 120.0
+    load_seconds: float = 600.0
+
+
+PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(
+    {
+        "full": Plan(),
+        # SwiftShader decodes a 135M model at 0.1 tokens/s: nothing is computed twice.
+        "software": Plan(
+            warm_loads=1,
+            prefill_lengths=(),
+            decode_runs=0,
+            decode_tokens=3,
+            decode_warmup=1,
+            score_texts=3,
+            score_tokens=16,
+            greedy_cases=0,
+            share_first=True,
+            call_seconds=400.0,
+        ),
+    }
+)
+
+#: Rows of logits in one answer: at most 16, and at most this many bytes.
+MAX_BLOCK_BYTES = 16 << 20
+MAX_BLOCK_ROWS = 16
+
+
+def block_rows(vocab_size: int) -> int:
+    """Rows of float32 logits to ask for at a time."""
+    return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_BYTES // (4 * vocab_size)))
+
+
+def default_threads() -> int:
+    """What onnxruntime-web itself takes: half of the logical cores, at most four."""
+    return min(4, ((os.cpu_count() or 1) + 1) // 2)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure.
+
+    Attributes:
+        browser: executable to drive; ``None`` finds one.
+        adapter: WebGPU adapter to start the browser for.
+        headless: without a window.
+        threads: WASM threads.
+        page: folder of the measuring page.
+        plans: by the kind of adapter that a target turned out to run on.
+    """
+
+    browser: Path | None = None
+    adapter: AdapterChoice = "auto"
+    headless: bool = True
+    threads: int = field(default_factory=default_threads)
+    page: Path = PAGE
+    plans: Mapping[PlanName, Plan] = field(default_factory=lambda: PLANS)

@@ -1,0 +1,127 @@
+"""The processes of one browser, and the reaper that outlives us to end them.
+
+Chromium passes ``--user-data-dir`` on to every process it starts, so a profile
+folder of our own names all of them, also those whose parent is already dead.
+
+The reaper is this file run as a program of its own: it makes the profile folder,
+waits until its standard input closes, which the system does for us however we
+end, then ends the browser and deletes the folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+_END_SECONDS = 10.0
+_REAP_SECONDS = 30.0
+
+
+def find_processes(profile: Path) -> list[psutil.Process]:
+    """The living processes of the browser that runs on ``profile``."""
+    argument = f"--user-data-dir={profile}"
+    found = []
+    for process in psutil.process_iter():
+        try:
+            # Chromium's zygotes rewrite their argument list into one string.
+            if argument in " ".join(process.cmdline()).split(" "):
+                found.append(process)
+        except psutil.Error:
+            continue  # it ended, or is another user's
+    return found
+
+
+def process_type(process: psutil.Process) -> str:
+    """``browser``, ``renderer``, ``gpu-process``, ``utility``, ``zygote`` ...
+
+    Raises:
+        psutil.Error: the process ended.
+    """
+    for argument in " ".join(process.cmdline()).split(" "):
+        if argument.startswith("--type="):
+            return argument.removeprefix("--type=")
+    return "browser"
+
+
+def end_processes(profile: Path) -> bool:
+    """Kill every process of the browser on ``profile``; tells whether all are gone."""
+    deadline = time.monotonic() + _END_SECONDS
+    while processes := find_processes(profile):
+        if time.monotonic() > deadline:
+            return False
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(processes, timeout=1)
+    return True
+
+
+def delete_profile(profile: Path) -> bool:
+    """Delete the folder; tells whether it is gone."""
+    deadline = time.monotonic() + _END_SECONDS
+    while profile.exists():
+        shutil.rmtree(profile, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Profile:
+    """A browser profile folder that does not outlive this process.
+
+    Use as a context manager.  At its end the browser's processes are killed, if any
+    is left, and the folder is deleted; the same happens when this process is killed.
+    """
+
+    def __init__(self) -> None:
+        # -P keeps this folder's modules from shadowing others; a session of its own
+        # keeps the terminal's Ctrl-C from ending the reaper before its work.
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-P", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        assert self._reaper.stdout is not None
+        with self._reaper.stdout as answer:
+            self.path = Path(answer.readline().decode().rstrip("\n"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.close()
+        self._reaper.wait(_REAP_SECONDS)
+
+
+def _reap() -> int:
+    profile = Path(tempfile.mkdtemp(prefix="tabwright-profile-"))
+    try:
+        sys.stdout.write(f"{profile}\n")
+        sys.stdout.flush()
+        sys.stdin.buffer.read()
+    finally:
+        # A browser that is just starting may write again after the first look.
+        done = end_processes(profile) and delete_profile(profile) and end_processes(profile)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_reap())

@@ -1,0 +1,161 @@
+"""One table of figures, the targets beside PyTorch, for every kind of report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from browser_harness.judge.metrics import METRICS
+from browser_harness.judge.statistics import Summary, judged, per_second, summarise
+from browser_harness.judge.units import show, show_round
+from manifests.reference import Speed
+from manifests.report import Check, Failure, Report, TargetReport
+
+#: What stands where there is no figure.
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: its name, and one cell per column."""
+
+    label: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The table: a column per target, and one for PyTorch when it was measured."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+_METRIC_ROWS = (
+    "target_bytes",
+    "wire_bytes",
+    "load_cold_ms",
+    "load_warm_ms",
+    "peak_memory_bytes",
+    "rest_memory_bytes",
+    "wasm_heap_bytes",
+    "js_heap_bytes",
+    "gpu_bytes",
+)
+
+
+def figure(target: TargetReport, metric: str) -> str:
+    """One metric of a target, for a person."""
+    known = METRICS[metric]
+    value = known.read(target)
+    return NONE if value is None else show(value, known.unit)
+
+
+def decode_speed(summary: Summary | None) -> str:
+    """Tokens per second from milliseconds per token: median, 5th and 95th percentile."""
+    if summary is None:
+        return NONE
+    # The slowest tokens make the 5th percentile of the speed.
+    rates = [per_second(1, ms) for ms in (summary.median, summary.p95, summary.p5)]
+    median, p5, p95 = (NONE if r is None else show(r, "tokens/s") for r in rates)
+    return f"{median} ({p5.removesuffix(' tok/s')}–{p95.removesuffix(' tok/s')})"
+
+
+def first_token(samples: Iterable[float], prompt_tokens: int) -> str:
+    """The median time to the first token, and the prefill speed that it means."""
+    summary = summarise(tuple(samples))
+    if summary is None:
+        return NONE
+    rate = per_second(prompt_tokens, summary.median)
+    speed = "" if rate is None else f" ({show(rate, 'tokens/s')})"
+    return show(summary.median, "ms") + speed
+
+
+def software_notice(report: Report) -> str:
+    """What must be said aloud when a target ran on a software adapter; else empty."""
+    names = [name for name, target in report.targets.items() if target.software_adapter]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)} ran on a software WebGPU adapter. Answers are judged; speed and "
+        "load times are not, for they say nothing about a GPU."
+    )
+
+
+def failures(report: Report) -> list[tuple[str, Failure]]:
+    """Every target that failed, and why."""
+    return [(name, t.failure) for name, t in report.targets.items() if t.failure is not None]
+
+
+def verdict_counts(report: Report) -> str:
+    """How many checks ended how, e.g. ``12 passed, 1 failed``."""
+    if report.verdict is None:
+        return "no budget was given"
+    words = {"pass": "passed", "warn": "warned", "fail": "failed", "inconclusive": "inconclusive"}
+    outcomes = [check.outcome for check in report.verdict.checks]
+    counts = [f"{outcomes.count(key)} {word}" for key, word in words.items() if key in outcomes]
+    return ", ".join(counts)
+
+
+def verdict_line(report: Report) -> str:
+    """The verdict and its counts, e.g. ``FAIL: 12 passed, 1 failed``."""
+    outcome = report.verdict.outcome.upper() if report.verdict else "NOT JUDGED"
+    return f"{outcome}: {verdict_counts(report)}"
+
+
+def by_target(report: Report) -> dict[str, list[Check]]:
+    """The verdict's checks per target, in the budget's order; empty when not judged."""
+    grouped: dict[str, list[Check]] = {}
+    for check in report.verdict.checks if report.verdict else ():
+        grouped.setdefault(check.target, []).append(check)
+    return grouped
+
+
+def limit(check: Check) -> str:
+    """A check's bound, for a person."""
+    sign = {"min": "≥", "max": "≤"}[check.bound]
+    return f"{sign} {show_round(check.limit, METRICS[check.metric].unit)}"
+
+
+def measured(check: Check) -> str:
+    """A check's value, for a person."""
+    return NONE if check.value is None else show(check.value, METRICS[check.metric].unit)
+
+
+def glance(report: Report) -> Glance:
+    """Every headline figure of ``report``, the targets side by side."""
+    targets = list(report.targets.values())
+    speed = report.reference.speed if report.reference else None
+    rows = [
+        _row(METRICS[metric].label, [figure(t, metric) for t in targets], speed, metric)
+        for metric in _METRIC_ROWS
+    ]
+    for tokens in sorted({sample.prompt_tokens for t in targets for sample in t.prefill}):
+        cells = [
+            first_token(judged(s for s in t.prefill if s.prompt_tokens == tokens), tokens)
+            for t in targets
+        ]
+        label = f"First token after {tokens} (prefill)"
+        rows.append(_row(label, cells, speed, f"prefill {tokens}"))
+    decode = [decode_speed(summarise(judged(t.decode))) for t in targets]
+    rows.append(_row("Decode, median (5 to 95 %)", decode, speed, "decode"))
+    columns = (*report.targets, *(() if speed is None else ("PyTorch",)))
+    return Glance(columns, tuple(row for row in rows if set(row.cells) != {NONE}))
+
+
+def _row(label: str, cells: list[str], speed: Speed | None, key: str) -> Row:
+    return Row(label, (*cells, *(() if speed is None else (_reference_cell(speed, key),))))
+
+
+def _reference_cell(speed: Speed, key: str) -> str:
+    """PyTorch's figure of the row ``key``; a dash where it has none."""
+    if key == "load_warm_ms":
+        return show(speed.load_ms, "ms")
+    if key == "peak_memory_bytes":
+        return show(speed.peak_bytes, "bytes")
+    if key == "decode":
+        return decode_speed(summarise(speed.decode_ms))
+    for sample in speed.prefill:
+        if key == f"prefill {sample.prompt_tokens}":
+            return first_token(sample.ms, sample.prompt_tokens)
+    return NONE

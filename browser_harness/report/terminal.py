@@ -1,0 +1,78 @@
+"""The report on a terminal: what failed first, then figures, then every check."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from browser_harness.judge.metrics import METRICS
+from browser_harness.report import glance
+from browser_harness.report.text import printable
+from manifests.report import Report
+
+_STYLES = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "inconclusive": "cyan",
+    "unjudged": "dim",
+}
+
+
+def render(report: Report) -> RenderableType:
+    """Lay ``report`` out for rich; nothing in it is read as rich's markup."""
+    parts: list[RenderableType] = [_heading(report), _figures(report)]
+    parts += [
+        Text.assemble(
+            (printable(f"{name} failed: "), "bold red"),
+            printable(f"{failure.code}: {failure.sentence} "),
+            (printable(failure.next_step), "dim"),
+        )
+        for name, failure in glance.failures(report)
+    ]
+    if notice := glance.software_notice(report):
+        parts.append(Text(printable(notice), style="cyan"))
+    if report.verdict is not None:
+        parts.append(_checks(report))
+    outcome = report.verdict.outcome if report.verdict else "unjudged"
+    parts.append(Text(glance.verdict_line(report), style=_STYLES[outcome]))
+    return Group(*parts)
+
+
+def _heading(report: Report) -> Text:
+    browser = report.browser
+    where = f"{browser.name} {browser.version}, " if browser else ""
+    machine = f"{where}{report.machine.cpu}, {report.machine.cores} cores"
+    return Text.assemble((printable(report.bundle.name), "bold"), "  ", (printable(machine), "dim"))
+
+
+def _figures(report: Report) -> Table:
+    data = glance.glance(report)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for column in data.columns:
+        table.add_column(Text(printable(column)), justify="right")
+    for row in data.rows:
+        table.add_row(row.label, *row.cells)
+    return table
+
+
+def _checks(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Outcome", "Target", "Limit"):
+        table.add_column(column)
+    table.add_column("Measured", justify="right")
+    table.add_column("Bound", justify="right")
+    table.add_column("Why", style="dim")
+    for name, checks in glance.by_target(report).items():
+        for check in checks:
+            table.add_row(
+                Text(check.outcome, style=_STYLES[check.outcome]),
+                Text(printable(name)),
+                METRICS[check.metric].label,
+                glance.measured(check),
+                glance.limit(check),
+                Text(printable(check.reason)),
+            )
+    return table

@@ -1,0 +1,66 @@
+"""What the bundle is made of, from its manifest alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from manifests.bundle import Manifest, Range, Tensor
+from manifests.report import BundleSummary
+
+
+def _ranges(tensor: Tensor) -> tuple[Range, ...]:
+    parts = (tensor.codes, tensor.scales, tensor.zero_points, tensor.values)
+    return tuple(part for part in parts if part is not None)
+
+
+def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
+    """Bytes of the bundle's files: tensors by role, the rest by what it is for.
+
+    Tensors that share bytes are counted once, under the role that comes first;
+    ``padding`` is what aligns them.
+    """
+    sizes: Counter[str] = Counter()
+    counted: set[tuple[str, int]] = set()
+    shards: set[str] = set()
+    for weights in manifest.weights.values():
+        shards.update(weights.shards)
+        for tensor in weights.tensors:
+            for part in _ranges(tensor):
+                if (part.file, part.offset) not in counted:
+                    counted.add((part.file, part.offset))
+                    sizes[tensor.role] += part.length
+    in_tensors = sizes.total()
+    in_shards = sum(file.size for file in manifest.files if file.path in shards)
+    sizes["padding"] = in_shards - in_tensors
+    graphs = {target.graph for target in manifest.targets.values()}
+    texts = {manifest.tokenizer, manifest.tokenizer_config, manifest.chat_template}
+    for file in manifest.files:
+        if file.path in graphs:
+            sizes["graph"] += file.size
+        elif file.path in texts:
+            sizes["tokenizer"] += file.size
+        elif file.path not in shards:
+            sizes["runtime" if file.path.startswith("runtime/") else "page"] += file.size
+    return {kind: size for kind, size in sizes.items() if size > 0}
+
+
+def target_bytes(manifest: Manifest, name: str) -> int:
+    """Bytes that a visitor downloads for one target: all but other targets' own files."""
+    target = manifest.targets[name]
+    needed = {target.graph, *manifest.weights[target.weights].shards}
+    others = {entry.graph for entry in manifest.targets.values()}
+    others.update(shard for weights in manifest.weights.values() for shard in weights.shards)
+    return sum(file.size for file in manifest.files if file.path not in others - needed)
+
+
+def summarise(manifest: Manifest) -> BundleSummary:
+    """The bundle as the report tells it."""
+    return BundleSummary(
+        name=manifest.model.name,
+        architecture=manifest.model.architecture,
+        parameters=manifest.model.parameters,
+        seal=manifest.seal,
+        source_digest=manifest.source.digest,
+        bytes=sum(file.size for file in manifest.files),
+        bytes_by_kind=bytes_by_kind(manifest),
+    )

@@ -1,0 +1,230 @@
+"""Everything that is measured of one target, in the order that computes least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from browser_harness.answers import OpenReference
+from browser_harness.launch import Session
+from browser_harness.loads import Bench, Loaded, leave, load
+from browser_harness.parity import check_chats, check_greedy, check_tokens, judge_greedy, score
+from browser_harness.plan import Plan
+from browser_harness.prompts import Prompts
+from browser_harness.serve import StaticServer
+from browser_harness.speed import decode_run, measure_decode, measure_prefill
+from browser_harness.summary import target_bytes
+from browser_harness.watch import Watch, watching
+from manifests.bundle import Manifest
+from manifests.errors import TabwrightError
+from manifests.page import LoadResult
+from manifests.progress import Progress
+from manifests.reference import Greedy
+from manifests.report import (
+    DecodeRun,
+    Failure,
+    LoadSample,
+    Memory,
+    Parity,
+    PrefillSample,
+    TargetReport,
+)
+
+_REST_SECONDS = 30.0
+
+
+@dataclass
+class Findings:
+    """What is known of a target so far; a failure leaves the rest as it is."""
+
+    loaded: LoadResult | None = None
+    cold: list[LoadSample] = field(default_factory=list)
+    warm: list[LoadSample] = field(default_factory=list)
+    prefill: tuple[PrefillSample, ...] = ()
+    decode: tuple[DecodeRun, ...] = ()
+    memory: Memory | None = None
+    parity: Parity | None = None
+    failure: Failure | None = None
+    console: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One target to measure.
+
+    Attributes:
+        manifest: of the bundle that ``site`` serves.
+        name: the target.
+        reference: PyTorch's answers; without them parity is left out.
+        plan: how much.
+        threads: WASM threads.
+    """
+
+    manifest: Manifest
+    name: str
+    reference: OpenReference | None
+    plan: Plan
+    threads: int
+
+    @property
+    def weights(self) -> str:
+        """The target's weight set."""
+        return self.manifest.targets[self.name].weights
+
+    def shared_case(self) -> Greedy | None:
+        """The greedy case whose prompt follows every load: the shortest, to save time."""
+        if self.reference is None or not self.plan.share_first:
+            return None
+        cases = self.reference.answers(self.weights).greedy
+        return min(cases, key=lambda case: len(case.prompt), default=None)
+
+    def prompts(self) -> Prompts:
+        """Prompts for what only speed is asked of."""
+        case = self.shared_case()
+        scored = self.reference.document.scored if self.reference else ()
+        return Prompts(ids=scored[0].ids if scored else (), first=case.prompt if case else ())
+
+
+async def measure_target(
+    session: Session, site: StaticServer, job: Job, progress: Progress
+) -> TargetReport:
+    """Measure one target in a browser with nothing stored.
+
+    A failure of the page or the browser is recorded in the report, with what was
+    measured before it.
+    """
+    findings = Findings()
+    async with watching(session.profile) as watch:
+        bench = Bench(
+            session, site, watch, job.name, job.threads, job.plan, console=findings.console
+        )
+        try:
+            await _measure(bench, job, findings, progress)
+        except TabwrightError as error:
+            findings.failure = Failure(
+                code=error.code, sentence=str(error), next_step=error.next_step
+            )
+    return _report(job, findings)
+
+
+async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progress) -> None:
+    plan, prompts = job.plan, job.prompts()
+    phase = f"{job.name}: loads"
+    progress(phase, 0, 1 + plan.warm_loads)
+    loaded = await load(bench, "cold load", prompts, 1)
+    findings.loaded = loaded.result
+    findings.cold.append(loaded.sample)
+    _note_adapter(job, findings)
+    for done in range(plan.warm_loads):
+        progress(phase, 1 + done, 1 + plan.warm_loads)
+        await leave(bench, loaded)
+        is_last = done == plan.warm_loads - 1
+        tokens = 1 + plan.decode_tokens if plan.share_first and is_last else 1
+        loaded = await load(bench, "warm load", prompts, tokens)
+        findings.warm.append(loaded.sample)
+    progress(phase, 1 + plan.warm_loads, 1 + plan.warm_loads)
+
+    if plan.share_first:
+        _take_first_as_speed(loaded, plan, findings)
+    else:
+        await _measure_speed(bench, job, loaded, findings, progress)
+    if job.reference is not None:
+        bench.watch.phase = "parity"
+        findings.parity = await _measure_parity(job, job.reference, loaded, progress)
+        if job.plan.score_tokens is not None:
+            scored = findings.parity.runtime.positions
+            findings.notes.append(f"{scored} tokens were teacher-forced, a part of the reference's")
+    findings.memory = await _rest(bench.watch)
+    await leave(bench, loaded)
+
+
+def _note_adapter(job: Job, findings: Findings) -> None:
+    if findings.loaded and findings.loaded.adapter and findings.loaded.adapter.is_fallback:
+        findings.notes.append("software adapter: its speed is not judged")
+    if job.plan.share_first:
+        findings.notes.append(
+            f"one continuation of {1 + job.plan.decode_tokens} tokens serves as prefill sample, "
+            "decode run and greedy case"
+        )
+
+
+def _take_first_as_speed(loaded: Loaded, plan: Plan, findings: Findings) -> None:
+    prompt_tokens = len(loaded.prompt)
+    findings.prefill = (
+        PrefillSample(prompt_tokens=prompt_tokens, warmup=0, ms=loaded.first.at_ms[:1]),
+    )
+    findings.decode = (decode_run(prompt_tokens, plan.decode_warmup, loaded.first),)
+
+
+async def _measure_speed(
+    bench: Bench, job: Job, loaded: Loaded, findings: Findings, progress: Progress
+) -> None:
+    plan, context = job.plan, job.manifest.model.context_length
+    lengths = [length for length in plan.prefill_lengths if length + 1 <= context]
+    tokens = min(plan.decode_tokens, context - plan.first_prompt - 1)
+    if tokens < plan.decode_tokens or len(lengths) < len(plan.prefill_lengths):
+        findings.notes.append(f"prompts and runs were cut to the context of {context} tokens")
+    prompts = [await job.prompts().take(loaded.page, length) for length in lengths]
+    bench.watch.phase = "prefill"
+    findings.prefill = await measure_prefill(
+        loaded.page, prompts, plan, progress=progress, phase=f"{job.name}: prefill"
+    )
+    bench.watch.phase = "decode"
+    findings.decode = await measure_decode(
+        loaded.page,
+        loaded.prompt,
+        tokens=tokens,
+        plan=plan,
+        progress=progress,
+        phase=f"{job.name}: decode",
+    )
+
+
+async def _measure_parity(
+    job: Job, reference: OpenReference, loaded: Loaded, progress: Progress
+) -> Parity:
+    answers, page, plan = reference.answers(job.weights), loaded.page, job.plan
+    tokens = await check_tokens(page, reference.document)
+    chats = await check_chats(page, reference.document)
+    greedy = await check_greedy(page, answers, plan, progress=progress, phase=f"{job.name}: greedy")
+    if (case := job.shared_case()) is not None:
+        greedy = (judge_greedy(case, loaded.first), *greedy)
+    runtime, by_language = await score(
+        page, reference, job.weights, plan, progress=progress, phase=f"{job.name}: scored tokens"
+    )
+    return Parity(
+        tokens=tokens,
+        chats=chats,
+        export=answers.export_loss,
+        runtime=runtime,
+        runtime_by_language=by_language,
+        greedy=greedy,
+    )
+
+
+async def _rest(watch: Watch) -> Memory:
+    watch.phase = "rest"
+    return watch.memory(rest=await watch.look(seconds=_REST_SECONDS))
+
+
+def _report(job: Job, findings: Findings) -> TargetReport:
+    loaded = findings.loaded
+    adapter = loaded.adapter if loaded else None
+    return TargetReport(
+        execution_provider=job.manifest.targets[job.name].execution_provider,
+        failure=findings.failure,
+        adapter=adapter,
+        software_adapter=adapter is not None and adapter.is_fallback,
+        threads=loaded.threads if loaded else job.threads,
+        onnxruntime_web=loaded.onnxruntime_web if loaded else None,
+        cross_origin_isolated=loaded.cross_origin_isolated if loaded else None,
+        target_bytes=target_bytes(job.manifest, job.name),
+        cold=tuple(findings.cold),
+        warm=tuple(findings.warm),
+        prefill=findings.prefill,
+        decode=findings.decode,
+        memory=findings.memory,
+        parity=findings.parity,
+        console=tuple(findings.console),
+        notes=tuple(findings.notes),
+    )

@@ -1,0 +1,151 @@
+"""Look at the browser's memory a few times a second while it works."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import psutil
+
+from browser_harness.processes import find_processes, process_type
+from manifests.errors import EnvironmentProblem
+from manifests.page import PageMemory
+from manifests.report import Memory, MemoryPoint
+
+#: Seconds between two looks.  A look costs some milliseconds of one core, and holds
+#: up page faults of the process that is looked at.
+INTERVAL = 0.35
+
+#: Fields of psutil's memory_full_info, in order of preference: only Linux shares
+#: pages out proportionally; elsewhere what is the process's alone comes closest.
+_FIELDS = ("pss", "uss")
+
+AskPage = Callable[[], Coroutine[Any, Any, PageMemory]]
+
+
+def _resident(process: psutil.Process) -> int:
+    info = process.memory_full_info()
+    return int(next(getattr(info, field) for field in _FIELDS if hasattr(info, field)))
+
+
+def look_at_processes(profile: Path) -> MappingProxyType[str, int]:
+    """PSS in bytes by process type, summed over the browser's processes of that type."""
+    found: dict[str, int] = {}
+    for process in find_processes(profile):
+        with suppress(psutil.NoSuchProcess):
+            kind = process_type(process)
+            if kind in ("renderer", "gpu-process"):
+                found[kind] = found.get(kind, 0) + _resident(process)
+    return MappingProxyType(found)
+
+
+class Watch:
+    """The memory timeline of one browser.
+
+    Attributes:
+        phase: what the browser is doing; whoever lets it do something sets this.
+        ask_page: asks the open page for its own figures; ``None`` while there is none.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        self.phase = "start"
+        self.ask_page: AskPage | None = None
+        self._profile = profile
+        self._started = time.monotonic()
+        self._points: list[MemoryPoint] = []
+        self._gpu_peak = 0
+        self._question: asyncio.Task[PageMemory] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def look(self, *, seconds: float = 0.0) -> MemoryPoint:
+        """Add a point to the timeline; waits up to ``seconds`` for the page's figures."""
+        phase = self.phase
+        answer = await self._page_memory(seconds or INTERVAL / 2)
+        sizes = await asyncio.to_thread(look_at_processes, self._profile)
+        point = MemoryPoint(
+            at_ms=(time.monotonic() - self._started) * 1e3,
+            phase=phase,
+            renderer_pss=sizes.get("renderer", 0),
+            gpu_process_pss=sizes.get("gpu-process", 0),
+            js_heap=answer and answer.js_heap_bytes,
+            wasm_heap=answer and answer.wasm_heap_bytes,
+            gpu_buffers=answer and answer.gpu_bytes,
+        )
+        if answer is not None:
+            self._gpu_peak = max(self._gpu_peak, answer.gpu_peak_bytes)
+        self._points.append(point)
+        return point
+
+    async def _page_memory(self, seconds: float) -> PageMemory | None:
+        if self._question is None:
+            if self.ask_page is None:
+                return None
+            self._question = asyncio.create_task(self.ask_page())
+        # A busy page answers late.  It is not asked again until it has, so that no
+        # questions pile up in it; meanwhile the processes are looked at all the same.
+        done, _ = await asyncio.wait([self._question], timeout=seconds)
+        if not done:
+            return None
+        self._question = None
+        with suppress(EnvironmentProblem):
+            return done.pop().result()
+        return None
+
+    def start(self) -> None:
+        """Look every :data:`INTERVAL` seconds from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        tasks = [task for task in (self._task, self._question) if task is not None]
+        for task in tasks:
+            task.cancel()
+        # A page that is gone answered the last question with an error of no interest.
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    def memory(self, rest: MemoryPoint) -> Memory:
+        """The timeline until now, with ``rest`` as the state at rest.
+
+        The peak holds each figure's own highest value; its time and phase are those of
+        the largest sum of both processes.
+        """
+        top = max(self._points, key=lambda point: point.renderer_pss + point.gpu_process_pss)
+
+        def highest(field: str) -> int | None:
+            return max(
+                (value for point in self._points if (value := getattr(point, field)) is not None),
+                default=None,
+            )
+
+        seen = highest("gpu_buffers")
+        peak = MemoryPoint(
+            at_ms=top.at_ms,
+            phase=top.phase,
+            renderer_pss=highest("renderer_pss") or 0,
+            gpu_process_pss=highest("gpu_process_pss") or 0,
+            js_heap=highest("js_heap"),
+            wasm_heap=highest("wasm_heap"),
+            gpu_buffers=None if seen is None else max(seen, self._gpu_peak),
+        )
+        return Memory(peak=peak, rest=rest, timeline=tuple(self._points))
+
+
+@asynccontextmanager
+async def watching(profile: Path) -> AsyncIterator[Watch]:
+    """Look at the browser on ``profile`` until the block ends."""
+    watch = Watch(profile)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        await watch.stop()

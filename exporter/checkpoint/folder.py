@@ -1,0 +1,177 @@
+"""A Hugging Face checkpoint folder: config, tokenizer, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.checkpoint import compressed_tensors
+from exporter.checkpoint.errors import (
+    NotACheckpoint,
+    PickleRefused,
+    ShardCorrupt,
+    ShardMissing,
+    TensorMissing,
+    TensorUnknown,
+    WrongShape,
+)
+from exporter.checkpoint.safetensors_file import StoredTensor, open_safetensors
+from exporter.checkpoint.weights import Dense, Packed
+from manifests.bundle import Source, SourceFile
+from manifests.progress import Progress, silent
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+OPTIONAL_FILES = ("chat_template.jinja", "generation_config.json")
+HEAD = "lm_head.weight"
+#: Buffers that older versions of transformers saved and every version recomputes.
+_DERIVED = ("rotary_emb.inv_freq", "self_attn.bias", "self_attn.masked_bias")
+_MAX_JSON_BYTES = 64 << 20
+_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint.  No weight has been read yet.
+
+    Attributes:
+        config: ``config.json``, without its ``quantization_config``.
+        weights: by the module's weight name, in file order.
+    """
+
+    path: Path
+    format: str
+    config: dict[str, Any]
+    weights: dict[str, Dense | Packed]
+    weight_files: tuple[Path, ...]
+
+    def weight(self, name: str) -> Dense | Packed:
+        """The weight called ``name``.
+
+        Raises:
+            TensorMissing: there is none.
+        """
+        if name not in self.weights:
+            raise TensorMissing(self.path, name)
+        return self.weights[name]
+
+    def select(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Dense | Packed]:
+        """The weights that a graph waits for, in file order.
+
+        Raises:
+            TensorMissing: one of ``shapes`` is not in the checkpoint.
+            TensorUnknown: the checkpoint has one that is not in ``shapes``.
+            WrongShape: one is there with another shape.
+        """
+        for name, shape in shapes.items():
+            weight = self.weight(name)
+            if weight.shape != shape:
+                reason = f"shape {list(weight.shape)}, config.json asks for {list(shape)}"
+                raise WrongShape(weight.path, name, reason)
+        ignored = _DERIVED if HEAD in shapes else (*_DERIVED, HEAD)
+        for name, weight in self.weights.items():
+            if name not in shapes and not name.endswith(ignored):
+                raise TensorUnknown(weight.path, name)
+        return [weight for name, weight in self.weights.items() if name in shapes]
+
+    def file(self, name: str) -> Path | None:
+        """The path of the file called ``name``, or None when there is none."""
+        path = self.path / name
+        return path if path.is_file() else None
+
+    def source(self, progress: Progress = silent) -> Source:
+        """Digest the files that a bundle is made from."""
+        named = ("config.json", *TOKENIZER_FILES, *OPTIONAL_FILES)
+        paths = [p for p in (self.file(name) for name in named) if p] + list(self.weight_files)
+        total = sum(path.stat().st_size for path in paths)
+        files, done = [], 0
+        for path in paths:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while block := file.read(_READ):
+                    digest.update(block)
+                    done += len(block)
+                    progress("digest checkpoint", done, total)
+            size = path.stat().st_size
+            files.append(SourceFile(path=path.name, size=size, sha256=digest.hexdigest()))
+        joined = "".join(f"{file.path}\0{file.sha256}\n" for file in files)
+        return Source(
+            format=self.format,
+            files=tuple(files),
+            digest=hashlib.sha256(joined.encode()).hexdigest(),
+        )
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open the checkpoint folder at ``path``.
+
+    Raises:
+        NotACheckpoint: no folder, no config, no tokenizer, no weights.
+        PickleRefused: the weights are pickles.
+        UnsupportedScheme: a compression that is not read.
+        ShardMissing, ShardCorrupt, TensorMissing, WrongShape: damaged weights.
+    """
+    if not path.is_dir():
+        raise NotACheckpoint(path, "no such folder")
+    config = _read_json(path / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise NotACheckpoint(path, "config.json names no model_type")
+    for name in TOKENIZER_FILES:
+        if not (path / name).is_file():
+            raise NotACheckpoint(path, f"{name} is missing")
+    scheme = config.pop("quantization_config", None)
+    if scheme is not None:
+        compressed_tensors.check_config(path / "config.json", scheme)
+    files = _weight_files(path)
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, tensor in open_safetensors(file).items():
+            if name in tensors:
+                raise ShardCorrupt(file, f"tensor {name} is in two files")
+            tensors[name] = tensor
+    weights: dict[str, Dense | Packed] = {
+        linear.name: linear for linear in compressed_tensors.read_linears(tensors)
+    }
+    weights |= {name: Dense(tensor) for name, tensor in tensors.items()}
+    label = "safetensors" if scheme is None else str(scheme["quant_method"])
+    return Checkpoint(path, label, config, weights, files)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise NotACheckpoint(path.parent, f"{path.name} is missing")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise NotACheckpoint(path.parent, f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise NotACheckpoint(path.parent, f"{path.name} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise NotACheckpoint(path.parent, f"{path.name} is not a JSON object")
+    return value
+
+
+def _weight_files(path: Path) -> tuple[Path, ...]:
+    if (path / INDEX).is_file():
+        weight_map = _read_json(path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise NotACheckpoint(path, f"{INDEX} has no weight_map")
+        files = []
+        for name in dict.fromkeys(weight_map.values()):
+            if not isinstance(name, str) or Path(name).name != name:
+                raise NotACheckpoint(path, f"{INDEX} names a file outside the folder: {name!r}")
+            if not (path / name).is_file():
+                raise ShardMissing(path / name, path / INDEX)
+            files.append(path / name)
+        return tuple(files)
+    if (path / SINGLE).is_file():
+        return (path / SINGLE,)
+    for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt"):
+        for pickle in sorted(path.glob(pattern)):
+            raise PickleRefused(pickle)
+    raise NotACheckpoint(path, f"neither {SINGLE} nor {INDEX} is there")

@@ -1,0 +1,70 @@
+"""mobius-onnx's decoder graphs, taken without weights.
+
+mobius declares the graph from the model's config in under a second and knows
+onnxruntime's fused operators.  It would also read ``quantization_config`` and lay
+linears out for a group size of its own choosing, so it is given a config without it:
+the float skeleton comes back, and :mod:`exporter.lower` puts our weights under it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mobius
+import onnx_ir as ir
+
+from exporter.checkpoint.errors import UnsupportedArchitecture
+
+#: Families whose graphs are compared with transformers in the tests.
+FAMILIES = ("llama",)
+
+_DTYPES = {"float32": "f32", "float16": "f16"}
+_EP = "tabwright"
+
+# GroupQueryAttention with rotary embedding inside, as both of onnxruntime-web's
+# providers have it; q, k and v stay apart, since each linear carries codes of its own.
+mobius.register_ep(
+    mobius.EpCapabilities(name=_EP, gqa_dtypes=frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})),
+    overwrite=True,
+)
+
+
+def check_architecture(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a family whose graph was never compared with transformers.
+
+    Raises:
+        UnsupportedArchitecture: names it, and what is supported.
+    """
+    if config["model_type"] not in FAMILIES:
+        raise UnsupportedArchitecture(path, config["model_type"], FAMILIES)
+
+
+def build_skeleton(config: dict[str, Any], dtype: str, context_length: int) -> ir.Model:
+    """Declare the decoder graph of ``config``, with named float initializers but no values.
+
+    Args:
+        config: ``config.json`` without ``quantization_config``.
+        dtype: ``float32`` or ``float16``, of the activations.
+        context_length: positions that the rotary tables reach.
+    """
+    config = {**config, "max_position_embeddings": context_length}
+    with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        package = mobius.build(
+            folder, dtype=_DTYPES[dtype], load_weights=False, execution_provider=_EP
+        )
+    model: ir.Model = package["model"]
+    model.graph.name = str(config["model_type"])
+    return model
+
+
+def weight_shapes(skeleton: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that the graph waits for, in graph order."""
+    return {
+        name: tuple(dim for dim in value.shape if isinstance(dim, int))
+        for name, value in skeleton.graph.initializers.items()
+        if value.const_value is None and value.shape is not None
+    }

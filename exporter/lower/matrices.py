@@ -1,0 +1,179 @@
+"""Puts stored weights under a float skeleton.
+
+A linear is ``Transpose -> MatMul`` over an initializer [N, K], an embedding a ``Gather``
+from one [V, K].  What replaces them is what the target has: see ``MATMULS`` and ``GATHERS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from exporter.lower.errors import GraphUnexpected
+from exporter.lower.weights import external, floats, integers
+from exporter.quant.store import Matrix, StoredWeights
+from targets import Target
+
+MICROSOFT = "com.microsoft"
+_FOLDED_CODES = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A product or gather to be replaced: ``source`` is its other input."""
+
+    graph: ir.Graph
+    source: ir.Value | None
+    matrix: Matrix
+    target: Target
+    store: StoredWeights
+
+
+def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> None:
+    """Replace every linear and embedding; drop the float weights.
+
+    Raises:
+        GraphUnexpected: a weight is used by another operator.
+    """
+    graph = model.graph
+    for matrix in store.matrices:
+        weight = graph.initializers[matrix.name]
+        for usage in list(weight.uses()):
+            node = usage.node
+            if node.op_type == "Gather":
+                site = Site(graph, node.inputs[1], matrix, target, store)
+                _replace(graph, node, GATHERS[target.gather](site))
+            elif node.op_type == "Transpose":
+                for product in [inner.node for inner in node.outputs[0].uses()]:
+                    if product.op_type != "MatMul":
+                        raise GraphUnexpected(f"{matrix.name} goes into {product.op_type}")
+                    site = Site(graph, product.inputs[0], matrix, target, store)
+                    _replace(graph, product, MATMULS[target.matmul](site))
+                graph.remove(node, safe=True)
+            else:
+                raise GraphUnexpected(f"{matrix.name} goes into {node.op_type}")
+        del graph.initializers[matrix.name]
+    model.opset_imports[MICROSOFT] = 1
+
+
+def lower_vectors(model: ir.Model, target: Target, store: StoredWeights) -> None:
+    """Put norms and biases in place, cast to the target's activations."""
+    graph = model.graph
+    for vector in store.vectors:
+        weight = graph.initializers.pop(vector.name)
+        value = floats(
+            graph, vector.name, vector.values, vector.dtype, target.activation_dtype, vector.shape
+        )
+        weight.replace_all_uses_with(value)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
+    graph.insert_before(node, new)
+    old, result = node.outputs[0], new[-1].outputs[0]
+    result.name, result.shape, result.type = old.name, old.shape, old.type
+    old.replace_all_uses_with(result, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _matmul_nbits(site: Site) -> list[ir.Node]:
+    """com.microsoft.MatMulNBits.
+
+    No accuracy_level: level 4 would quantise the activations to int8.
+    """
+    matrix = site.matrix
+    rows, columns = matrix.shape
+    inputs = [site.source, _blocked_codes(site), _scales(site, (rows, matrix.blocks))]
+    if matrix.zero_points is not None:
+        shape = (rows, matrix.zero_points.length // rows)
+        name = f"{matrix.name}.zero_points"
+        inputs.append(external(site.graph, name, matrix.zero_points, ir.DataType.UINT8, shape))
+    attributes = {"K": columns, "N": rows, "bits": matrix.bits, "block_size": matrix.block_size}
+    return [ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT)]
+
+
+def _gather_block_quantized(site: Site) -> list[ir.Node]:
+    """com.microsoft.GatherBlockQuantized over the very tensor that MatMulNBits reads.
+
+    Gathering from [V, K/block, bytes] instead of [V, K] lets a tied head and embedding
+    be one initializer, hence one buffer on the GPU.
+    """
+    matrix = site.matrix
+    rows, columns = matrix.shape
+    attributes = {
+        "bits": matrix.bits,
+        "block_size": matrix.block_size,
+        "gather_axis": 0,
+        "quantize_axis": 2,
+    }
+    inputs = [_blocked_codes(site), site.source, _scales(site, (rows, matrix.blocks, 1))]
+    gather = ir.node("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT)
+    gather.outputs[0].name = f"{matrix.name}.gathered"
+    shape = integers(site.graph, f"{matrix.name}.row_shape", [0, 0, columns])
+    return [gather, ir.node("Reshape", [gather.outputs[0], shape])]
+
+
+def _folded_matmul(site: Site) -> list[ir.Node]:
+    """A float product over a DequantizeLinear that onnxruntime folds while it loads.
+
+    FusedMatMul takes the weight as [N, K]; a Transpose would be folded into a second copy.
+    """
+    inputs = [site.source, _dequantised(site)]
+    return [ir.node("FusedMatMul", inputs, {"transB": 1}, domain=MICROSOFT)]
+
+
+def _folded_gather(site: Site) -> list[ir.Node]:
+    """A float Gather from the same folded weight that a tied head multiplies with."""
+    return [ir.node("Gather", [_dequantised(site), site.source])]
+
+
+def _dequantised(site: Site) -> ir.Value:
+    """The float weight [N, K], made by one DequantizeLinear at the head of the graph."""
+    graph, matrix = site.graph, site.matrix
+    codes_name = f"{matrix.name}.codes"
+    if codes_name in graph.initializers:
+        return next(iter(graph.initializers[codes_name].uses())).node.outputs[0]
+    dtype = _FOLDED_CODES[matrix.bits]
+    blocks = (matrix.shape[0], matrix.blocks)
+    zero_points = matrix.zero_points or site.store.default_zero_points[matrix.bits]
+    inputs = [
+        external(graph, codes_name, matrix.codes, dtype, matrix.shape),
+        _scales(site, blocks),
+        external(graph, f"{matrix.name}.zero_points", zero_points, dtype, blocks),
+    ]
+    node = ir.node("DequantizeLinear", inputs, {"axis": 1, "block_size": matrix.block_size})
+    node.outputs[0].name = f"{matrix.name}.float"
+    node.outputs[0].shape = ir.Shape(matrix.shape)
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    # Behind the cast of its scales, which is at the head already.
+    scales = inputs[1].producer()
+    if scales is None:
+        graph.insert_before(graph[0], node)
+    else:
+        graph.insert_after(scales, node)
+    return node.outputs[0]
+
+
+def _blocked_codes(site: Site) -> ir.Value:
+    matrix = site.matrix
+    shape = (matrix.shape[0], matrix.blocks, matrix.block_size * matrix.bits // 8)
+    return external(site.graph, f"{matrix.name}.codes", matrix.codes, ir.DataType.UINT8, shape)
+
+
+def _scales(site: Site, shape: tuple[int, ...]) -> ir.Value:
+    """Scales in ``shape``: a gather wants another rank than a product."""
+    matrix, wanted = site.matrix, site.target.activation_dtype
+    name = f"{matrix.name}.scales" if len(shape) == 2 else f"{matrix.name}.gather_scales"
+    return floats(site.graph, name, matrix.scales, matrix.scale_dtype, wanted, shape)
+
+
+_Replacement = Callable[[Site], list[ir.Node]]
+MATMULS: dict[str, _Replacement] = {
+    "matmul-nbits": _matmul_nbits,
+    "folded-dequantize": _folded_matmul,
+}
+GATHERS: dict[str, _Replacement] = {
+    "gather-block-quantized": _gather_block_quantized,
+    "folded-dequantize": _folded_gather,
+}

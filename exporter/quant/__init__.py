@@ -1,0 +1,1 @@
+"""Block quantisation and code layouts, in NumPy alone."""

@@ -1,0 +1,61 @@
+"""What a model answers: teacher-forced logits and greedy continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporter.reference.prompts import GreedyPrompt
+from manifests.agreement import Agreement, AgreementBuilder
+from manifests.progress import Progress
+from manifests.reference import Greedy, ScoredText
+
+Logits = dict[str, NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def score(model: Any, texts: tuple[ScoredText, ...], phase: str, progress: Progress) -> Logits:
+    """Logits float32 [positions, vocabulary] of each text, by name."""
+    found: Logits = {}
+    for done, text in enumerate(texts):
+        progress(phase, done, len(texts))
+        ids = torch.tensor([text.ids], device=model.device)
+        found[text.name] = model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
+    progress(phase, len(texts), len(texts))
+    return found
+
+
+@torch.inference_mode()
+def continue_greedily(model: Any, prompt: GreedyPrompt, tokens: int, end: Iterable[int]) -> Greedy:
+    """Continue ``prompt`` by up to ``tokens`` tokens; a token of ``end`` is the last."""
+    stops = set(end)
+    chosen: list[int] = []
+    margins: list[float] = []
+    fed, cache = list(prompt.ids), None
+    while len(chosen) < tokens and not stops.intersection(chosen[-1:]):
+        ids = torch.tensor([fed], device=model.device)
+        step = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        first, second = step.logits[0, -1].float().topk(2).values.tolist()
+        chosen.append(int(step.logits[0, -1].argmax()))
+        margins.append(first - second)
+        fed, cache = chosen[-1:], step.past_key_values
+    return Greedy(
+        name=prompt.name,
+        language=prompt.language,
+        prompt=prompt.ids,
+        tokens=tuple(chosen),
+        margins=tuple(margins),
+    )
+
+
+def compare(texts: tuple[ScoredText, ...], reference: Logits, measured: Logits) -> Agreement:
+    """How far ``measured`` is from ``reference`` over the same texts."""
+    builder = AgreementBuilder()
+    for text in texts:
+        following = np.array(text.ids[1:], dtype=np.int64)
+        builder.add(text.name, 0, reference[text.name], measured[text.name], following)
+    return builder.build()

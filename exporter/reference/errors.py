@@ -1,0 +1,76 @@
+"""Why a reference cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manifests.errors import BadInput, EnvironmentProblem
+
+
+class CheckpointMismatch(BadInput):
+    """The bundle was made from another checkpoint."""
+
+    code = "checkpoint-mismatch"
+
+    def __init__(self, checkpoint: Path, bundle: Path) -> None:
+        super().__init__(
+            f"{checkpoint}: not the checkpoint that {bundle} was exported from",
+            "give the checkpoint named in the bundle's manifest, or export this one again",
+        )
+
+
+class LedgerMismatch(BadInput):
+    """A row of the bundle's ledger contradicts its shards or the architecture."""
+
+    code = "ledger-mismatch"
+
+    def __init__(self, bundle: Path, tensor: str, reason: str) -> None:
+        super().__init__(f"{bundle}: tensor {tensor}: {reason}", "export the bundle again")
+
+
+class ChatTemplateFailed(BadInput):
+    """The checkpoint's chat template refuses a conversation of the suite."""
+
+    code = "chat-template-failed"
+
+    def __init__(self, checkpoint: Path, conversation: str, reason: str) -> None:
+        super().__init__(
+            f"{checkpoint}: the chat template refuses the conversation '{conversation}': {reason}",
+            "correct chat_template.jinja",
+        )
+
+
+class NotRunnable(BadInput):
+    """transformers has no causal language model for the checkpoint's config."""
+
+    code = "not-runnable"
+
+    def __init__(self, checkpoint: Path, architecture: str) -> None:
+        super().__init__(
+            f"{checkpoint}: transformers has no causal language model for '{architecture}'",
+            "update transformers, or correct model_type in config.json",
+        )
+
+
+class NoCuda(EnvironmentProblem):
+    """CUDA was asked for and torch finds no device."""
+
+    code = "no-cuda"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "torch finds no CUDA device",
+            "install the CUDA build of torch and a driver, or choose the device cpu",
+        )
+
+
+class OutOfMemory(EnvironmentProblem):
+    """The model does not fit."""
+
+    code = "out-of-memory"
+
+    def __init__(self, checkpoint: Path, device: str) -> None:
+        super().__init__(
+            f"{checkpoint}: not enough memory on {device} to run it in float32",
+            "use a machine with more memory: the reference file can be judged on any other",
+        )

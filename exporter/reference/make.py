@@ -1,0 +1,227 @@
+"""Make ``reference.json``: PyTorch's answers and speed for a checkpoint and its bundle."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.numpy import save_file
+
+from exporter.checkpoint import open_checkpoint
+from exporter.reference.answers import Logits, compare, continue_greedily, score
+from exporter.reference.errors import CheckpointMismatch
+from exporter.reference.model import (
+    DeviceChoice,
+    DeviceName,
+    choose_device,
+    load_bundle,
+    load_checkpoint,
+    memory_errors_named,
+    read_config,
+)
+from exporter.reference.prompts import Prompts, tokenise
+from exporter.reference.speed import PeakMemory, measure_pace
+from exporter.reference.suite import SUITE, Suite
+from exporter.write.verify import verify_bundle
+from manifests.bundle import Manifest
+from manifests.progress import Progress, silent
+from manifests.reference import Answers, Device, Greedy, Reference, Speed
+
+PROMPT_LENGTHS = (16, 64, 256)
+GREEDY_TOKENS = 32
+_PACKAGES = ("torch", "transformers", "compressed-tensors", "numpy")
+
+
+def make_reference(
+    checkpoint: Path,
+    bundle: Path,
+    out: Path,
+    *,
+    device: DeviceChoice = "auto",
+    suite: Path = SUITE,
+    repetitions: int = 3,
+    decode_tokens: int = 32,
+    progress: Progress = silent,
+) -> Reference:
+    """Run the checkpoint and each of the bundle's weight sets in PyTorch.
+
+    Speed is taken with the checkpoint in its own dtype on CUDA and in float32 on a
+    CPU; answers are always float32.  Writes ``out`` and, beside it with the suffix
+    ``.safetensors``, the logits; ``out`` is renamed into place last.
+
+    Args:
+        checkpoint: the folder that ``bundle`` was exported from.
+        bundle: a finished bundle.
+        out: where reference.json goes.
+        device: ``auto`` takes CUDA where torch finds it.
+        suite: the texts, see :class:`exporter.reference.suite.Suite`.
+        repetitions: timed rounds, after one that warms up.
+        decode_tokens: timed tokens after the first, per round.
+        progress: told of each phase.
+
+    Raises:
+        CheckpointMismatch: the bundle was made from another checkpoint.
+        LedgerMismatch: the bundle contradicts itself.
+        NoCuda, OutOfMemory: this machine cannot do it.
+        BadInput: the checkpoint, the bundle or the suite is damaged or cannot be read.
+    """
+    where = choose_device(device)
+    questions = Suite.load(suite)
+    manifest = verify_bundle(bundle, progress)
+    source = open_checkpoint(checkpoint).source(progress)
+    if source.digest != manifest.source.digest:
+        raise CheckpointMismatch(checkpoint, bundle)
+    prompts = tokenise(checkpoint, questions, manifest.model.context_length)
+    answers: dict[str, Answers] = {}
+    logits: Logits = {}
+    with memory_errors_named(checkpoint, where):
+        speed, expected = _run_checkpoint(
+            checkpoint,
+            prompts,
+            where,
+            repetitions=repetitions,
+            decode_tokens=decode_tokens,
+            progress=progress,
+        )
+        for name, weights in sorted(manifest.weights.items()):
+            model = load_bundle(checkpoint, bundle, weights, where)
+            measured = score(model, prompts.scored, f"score {name} in PyTorch", progress)
+            answers[name] = Answers(
+                weights_digest=weights.digest,
+                logits={text: f"{name}.{text}" for text in measured},
+                greedy=_continue(model, prompts, manifest, f"continue {name} in PyTorch", progress),
+                export_loss=compare(prompts.scored, expected, measured),
+            )
+            logits |= {f"{name}.{text}": values for text, values in measured.items()}
+            del model
+            _release_memory(where)
+    reference = Reference(
+        source_digest=source.digest,
+        tokenizer_digest=_sha256(checkpoint / "tokenizer.json"),
+        device=_describe(where),
+        tokens=prompts.tokens,
+        chats=prompts.chats,
+        scored=prompts.scored,
+        answers=answers,
+        logits_file=out.with_suffix(".safetensors").name,
+        logits_sha256="0" * 64,
+        speed=speed,
+    )
+    return _write(reference, logits, out)
+
+
+def _run_checkpoint(
+    checkpoint: Path,
+    prompts: Prompts,
+    device: DeviceName,
+    *,
+    repetitions: int,
+    decode_tokens: int,
+    progress: Progress,
+) -> tuple[Speed, Logits]:
+    """Time the checkpoint in the dtype that suits the device, score it in float32."""
+    config = read_config(checkpoint)
+    context = config.get_text_config().max_position_embeddings
+    # CPUs emulate the 16-bit dtypes; float32 is what they are quickest in.
+    dtype = config.dtype if device == "cuda" else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        dtype = torch.float32
+    progress("load checkpoint in PyTorch", 0, 1)
+    with PeakMemory(device) as peak:
+        started = time.perf_counter()
+        model = load_checkpoint(checkpoint, config, dtype, device)
+        load_ms = (time.perf_counter() - started) * 1e3
+        progress("load checkpoint in PyTorch", 1, 1)
+        pace = measure_pace(
+            model,
+            prompts.scored[0].ids,
+            lengths=tuple(n for n in PROMPT_LENGTHS if n + decode_tokens <= context),
+            decode_tokens=decode_tokens,
+            repetitions=repetitions,
+            progress=progress,
+        )
+    speed = Speed(
+        dtype=str(dtype).removeprefix("torch."),
+        load_ms=load_ms,
+        prefill=pace.prefill,
+        decode_ms=pace.decode_ms,
+        peak_bytes=peak.bytes,
+        peak_kind="cuda-allocated" if device == "cuda" else "process-rss",
+    )
+    if dtype is not torch.float32:
+        # Widening a model that was dequantised to 16 bits would keep their rounding.
+        del model
+        _release_memory(device)
+        model = load_checkpoint(checkpoint, read_config(checkpoint), torch.float32, device)
+    logits = score(model, prompts.scored, "score checkpoint in PyTorch", progress)
+    del model
+    _release_memory(device)
+    return speed, logits
+
+
+def _release_memory(device: DeviceName) -> None:
+    """Give a dropped model's memory back: its hooks make cycles that only gc breaks."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _continue(
+    model: object, prompts: Prompts, manifest: Manifest, phase: str, progress: Progress
+) -> tuple[Greedy, ...]:
+    found: list[Greedy] = []
+    for done, prompt in enumerate(prompts.greedy):
+        progress(phase, done, len(prompts.greedy))
+        ends = manifest.model.eos_token_ids
+        found.append(continue_greedily(model, prompt, GREEDY_TOKENS, ends))
+    progress(phase, len(found), len(found))
+    return tuple(found)
+
+
+def _describe(device: DeviceName) -> Device:
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    versions = {package: version(package) for package in _PACKAGES}
+    versions["python"] = platform.python_version()
+    if device == "cuda":
+        versions["cuda"] = str(torch.version.cuda)
+    return Device(device=device, name=name, threads=torch.get_num_threads(), versions=versions)
+
+
+def _cpu_name() -> str:
+    """The processor's own name; Linux tells it in /proc only."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or f"{platform.machine()}, {psutil.cpu_count()} cores"
+
+
+def _write(reference: Reference, logits: Logits, out: Path) -> Reference:
+    """Write both files; the logits' digest goes into the reference, which comes last."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".reference-", dir=out.parent) as folder:
+        staged = Path(folder) / "logits"
+        save_file(logits, staged)
+        whole = reference.model_copy(update={"logits_sha256": _sha256(staged)})
+        document = Path(folder) / "reference"
+        document.write_text(whole.to_json(), "utf-8")
+        # safetensors makes its files private; both are meant to travel.
+        staged.chmod(document.stat().st_mode)
+        # Between the two renames there is no reference rather than one of other logits.
+        out.unlink(missing_ok=True)
+        staged.replace(out.with_name(whole.logits_file))
+        document.replace(out)
+    return whole
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Shards, staging, sealing, verifying."""

@@ -1,0 +1,97 @@
+"""Streams a checkpoint's weights into the shards that several targets share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from exporter.checkpoint import Dense, Packed
+from exporter.checkpoint.folder import HEAD
+from exporter.quant.store import (
+    Matrix,
+    MatrixRole,
+    StoredWeights,
+    Vector,
+    store_matrix,
+    store_vector,
+)
+from exporter.write.shards import ShardWriter
+from manifests.bundle import File, Range, WeightSet
+from manifests.progress import Progress
+from targets import TARGETS, Target
+
+EMBEDDING = "model.embed_tokens.weight"
+#: A byte of default zero points, 2**(bits-1), by width.
+_DEFAULT_ZERO_POINT = {4: 0x88, 8: 0x80}
+
+
+def by_weight_set(targets: tuple[Target, ...]) -> dict[str, list[Target]]:
+    """Group targets that read the same codes."""
+    sets: dict[str, list[Target]] = {}
+    for target in targets:
+        sets.setdefault(target.weight_set, []).append(target)
+    return sets
+
+
+def shard_stem(weight_set: str) -> str:
+    """Shards are named after the set's conventional graph, where transformers.js looks."""
+    return next(t.graph for t in TARGETS.values() if t.weight_set == weight_set)
+
+
+def write_weights(
+    stage: Path, weights: list[Dense | Packed], members: list[Target], progress: Progress
+) -> tuple[list[File], WeightSet, StoredWeights]:
+    """Write the shards of the weight set that ``members`` share.
+
+    One tensor's block of rows is in memory at a time.
+    """
+    target = members[0]
+    vectors: list[Vector] = []
+    matrices: list[Matrix] = []
+    defaults: dict[int, Range] = {}
+    tied = all(weight.name != HEAD for weight in weights)
+    phase = f"write {target.weight_set} weights"
+    with ShardWriter(stage, shard_stem(target.weight_set), target.max_shard_bytes) as writer:
+        for index, weight in enumerate(weights):
+            progress(phase, index, len(weights))
+            if isinstance(weight, Dense) and len(weight.shape) != 2:
+                vectors.append(store_vector(weight, writer))
+            else:
+                role = _role(weight.name, tied=tied)
+                bits = target.bits if role == "linear" else target.head_bits
+                matrices.append(store_matrix(weight, role, bits, target.block_size, writer))
+        if any(member.matmul == "folded-dequantize" for member in members):
+            defaults = _write_default_zero_points(matrices, writer)
+    progress(phase, len(weights), len(weights))
+    weight_set = WeightSet(
+        shards=tuple(file.path for file in writer.files),
+        digest=hashlib.sha256("".join(file.sha256 for file in writer.files).encode()).hexdigest(),
+        tensors=(*(v.row() for v in vectors), *(m.row() for m in matrices)),
+    )
+    return writer.files, weight_set, StoredWeights(tuple(vectors), tuple(matrices), defaults)
+
+
+def _role(name: str, *, tied: bool) -> MatrixRole:
+    if name == EMBEDDING:
+        return "tied" if tied else "embedding"
+    return "head" if name == HEAD else "linear"
+
+
+def _write_default_zero_points(matrices: list[Matrix], writer: ShardWriter) -> dict[int, Range]:
+    """One range of default zero points per width, as long as the longest matrix needs.
+
+    DequantizeLinear's own default is 0, not the middle; every symmetric matrix points here.
+    """
+    ranges = {}
+    for bits, octet in _DEFAULT_ZERO_POINT.items():
+        lengths = [
+            -(-matrix.shape[0] * matrix.blocks * bits // 8)
+            for matrix in matrices
+            if matrix.bits == bits and matrix.zero_points is None
+        ]
+        if lengths:
+            ranges[bits] = writer.begin(f"zero points of {bits} bits", max(lengths))
+            writer.write(np.full(max(lengths), octet, np.uint8))
+    return ranges

@@ -1,0 +1,386 @@
+"""The front door: command names, errors and exit statuses.  The work is in the rooms.
+
+Importing this module must stay cheap: ``tabwright --help`` imports no library that
+a command alone needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+import click
+
+from manifests.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    TabwrightError,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from browser_harness.flags import AdapterChoice
+    from exporter.reference.model import DeviceChoice
+    from manifests.base import Schema
+    from manifests.progress import Progress
+
+#: Seconds between two lines about the same phase where stderr is no terminal.
+LINE_INTERVAL = 10.0
+#: Columns of a table where stdout is no terminal: names stay whole, so that grep finds them.
+LOG_WIDTH = 160
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and what ``--help`` says without going there."""
+
+    path: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "run": Entry("tabwright:run", "Export a checkpoint, measure it in a browser, and judge it."),
+    "export": Entry("exporter.commands:export", "Turn a checkpoint into a bundle."),
+    "reference": Entry("exporter.commands:reference", "Write PyTorch's answers and speed."),
+    "measure": Entry("browser_harness.commands:measure", "Run a bundle in a browser."),
+    "gate": Entry("browser_harness.commands:gate", "Judge a report by a budget."),
+    "inspect": Entry("exporter.commands:inspect", "Tell what a checkpoint or a bundle is."),
+    "verify": Entry("exporter.commands:verify", "Check that a bundle is whole."),
+    "serve": Entry("browser_harness.commands:serve", "Open a bundle in your own browser."),
+    "doctor": Entry("browser_harness.commands:doctor", "Tell what this machine can do."),
+}
+
+
+class Bars:
+    """Progress as bars on a terminal, one per phase."""
+
+    def __init__(self) -> None:
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Draw ``phase`` at ``done`` of ``total``; a total of 0 is unknown."""
+        if self._bars is None:
+            self._bars = self._start()
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bars.add_task(phase, total=None)
+        self._bars.update(self._tasks[phase], completed=done, total=total or None)
+
+    def close(self) -> None:
+        """Leave the bars as they stand and give the terminal back."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None
+        self._tasks = {}
+
+    @staticmethod
+    def _start() -> RichProgress:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+
+        bars = Progress(
+            "{task.description}",
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            redirect_stdout=False,
+        )
+        bars.start()
+        return bars
+
+
+class Lines:
+    """Progress as lines, for logs: when a phase begins, when it ends, and now and then."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Say where ``phase`` is, if it is time to."""
+        now = time.monotonic()
+        ended = 0 < total <= done
+        if not ended and now - self._said.get(phase, -LINE_INTERVAL) < LINE_INTERVAL:
+            return
+        self._said[phase] = now
+        share = f": {100 * done // total} %" if total else ""
+        click.echo(f"{phase}{share}", err=True)
+
+    def close(self) -> None:
+        """Forget the phases."""
+        self._said = {}
+
+
+class Front:
+    """The :class:`manifests.console.Console` of a person or script at a command line."""
+
+    def __init__(self) -> None:
+        self.debug = False
+        self.format = "text"
+        self._progress = Bars() if sys.stderr.isatty() else Lines()
+
+    @property
+    def progress(self) -> Progress:
+        """Bars on a terminal, lines elsewhere; on stderr."""
+        return self._progress
+
+    def show(self, document: Schema | Mapping[str, object], text: RenderableType) -> None:
+        """Print a command's result on stdout."""
+        self.close()
+        if self.format == "text":
+            self._print(text)
+        elif isinstance(document, Mapping):
+            click.echo(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))
+        else:
+            click.echo(document.to_json(), nl=False)
+
+    @staticmethod
+    def _print(text: RenderableType) -> None:
+        if isinstance(text, str):
+            click.echo(text)
+            return
+        from rich.console import Console
+
+        width = None if sys.stdout.isatty() else LOG_WIDTH
+        Console(width=width, highlight=False).print(text)
+
+    def fail(self, code: str, sentence: str, next_step: str = "") -> None:
+        """Print an error on stderr, with its traceback if that was asked for."""
+        self.close()
+        if self.debug:
+            traceback.print_exc()
+        click.echo(f"error[{code}]: {sentence}", err=True)
+        if next_step:
+            click.echo(f"  next: {next_step}", err=True)
+
+    def close(self) -> None:
+        """End the progress display."""
+        self._progress.close()
+
+
+def _set(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value:
+        setattr(context.find_object(Front), str(option.name), value)
+
+
+DEBUG = click.Option(
+    ["--debug"], is_flag=True, expose_value=False, callback=_set, help="Show tracebacks."
+)
+FORMAT = click.Option(
+    ["--format"],
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    expose_value=False,
+    callback=_set,
+    help="How the result is written to stdout.",
+)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        """Names in the order in which one needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click's signature
+        """Import the command and give it the options that all commands share."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].path.split(":")
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name].path} is no Click command")
+        command.params.extend(option for option in (FORMAT, DEBUG) if option not in command.params)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - Click's signature
+        """List the commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[DEBUG],
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit status: 0 ok, 1 gate failed, 2 usage, 3 bad input, 4 environment, "
+        "5 inconclusive, 70 internal error, 130 interrupted."
+    ),
+)
+@click.version_option(package_name="tabwright", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Build compressed language models for browser tabs, run them there, and judge them."""
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
+@click.option("--budget", type=click.Path(path_type=Path), required=True, help="The limits.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option(
+    "--adapter",
+    type=click.Choice(["auto", "hardware", "software"]),
+    default="auto",
+    show_default=True,
+    help="The WebGPU adapter; auto takes hardware where there is some.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where PyTorch runs; auto takes CUDA where there is one.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
+@click.pass_context
+def run(
+    context: click.Context,
+    *,
+    checkpoint: Path,
+    targets: tuple[str, ...],
+    budget: Path,
+    output: Path,
+    force: bool,
+    adapter: AdapterChoice,
+    device: DeviceChoice,
+    threads: int | None,
+) -> None:
+    """Export a checkpoint, measure it in a browser, and judge it.
+
+    Leaves bundle/, reference.json, report.json, report.html and junit.xml in the
+    output folder.  Exit status: 0 passed, 1 failed, 5 inconclusive.
+    """
+    from browser_harness import commands as harness
+    from browser_harness.judge import check_budget, exit_status
+    from browser_harness.report import render
+    from exporter import commands as exporter
+    from manifests.budget import Budget
+    from targets import TARGETS
+
+    front = context.ensure_object(Front)
+    progress = front.progress
+    # A budget that cannot be judged is told before minutes are spent.
+    check_budget(Budget.load(budget), TARGETS)
+    bundle, reference, report = (
+        output / name for name in ("bundle", "reference.json", "report.json")
+    )
+    exporter.export_bundle(
+        checkpoint, targets, bundle, force=force, context_length=None, progress=progress
+    )
+    exporter.write_reference(checkpoint, bundle, reference, device=device, progress=progress)
+    harness.measure_bundle(
+        bundle,
+        reference,
+        targets,
+        report,
+        adapter=adapter,
+        threads=threads,
+        browser=None,
+        progress=progress,
+    )
+    judged, verdict = harness.judge_report(report, budget)
+    harness.write_views(judged, html=output / "report.html", junit=output / "junit.xml")
+    front.show(judged, render(judged))
+    context.exit(exit_status(verdict))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does: asyncio swaps SIGINT's handler for one that cancels its tasks."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(number, frame)
+
+
+def _explain(front: Front, error: BaseException) -> int:
+    """Print ``error`` as the user should see it and choose the exit status."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return EXIT_USAGE
+        case click.ClickException():
+            path = (
+                error.ctx.command_path
+                if isinstance(error, click.UsageError) and error.ctx
+                else "tabwright"
+            )
+            front.fail("usage", error.format_message(), f"see {path} --help")
+            return EXIT_USAGE
+        case TabwrightError():
+            front.fail(error.code, str(error), error.next_step)
+            return error.exit_status
+        case click.Abort() | KeyboardInterrupt():
+            front.fail("interrupted", "stopped before the end; nothing half-written is left")
+            return EXIT_INTERRUPTED
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            front.fail(
+                "system",
+                f"{where}{error.strerror or error}",
+                "check the path, its permissions and the free space",
+            )
+            return EXIT_ENVIRONMENT
+        case _:
+            front.fail(
+                "internal",
+                f"{type(error).__name__}: {error}",
+                "run it again with --debug and report what it prints",
+            )
+            return EXIT_INTERNAL
+
+
+@contextmanager
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP unwind the stack, so that whatever is open is closed.
+
+    A signal that is ignored stays so: that is what nohup asks for.
+    """
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    previous = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    front = Front()
+    try:
+        with _ends_like_ctrl_c():
+            status = cli.main(arguments, "tabwright", standalone_mode=False, obj=front)
+    except BaseException as error:  # noqa: BLE001 - the last handler: nobody else explains it
+        return _explain(front, error)
+    finally:
+        front.close()
+    return status if isinstance(status, int) else EXIT_OK
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    sys.exit(call())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""However a run ends, it ends typed and leaves no process and no folder behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from browser_harness.browsers import BrowserMissing
+from browser_harness.launch import BrowserFailed, Session, driver, launch
+from browser_harness.processes import find_processes, process_type
+from browser_harness.serve import StaticServer
+from browser_harness.tab import (
+    BrowserDied,
+    PageCrashed,
+    PageFailure,
+    PageTimeout,
+    PageUnreachable,
+    Tab,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
+
+PAGE = "tabwrightMeasure"
+
+
+@asynccontextmanager
+async def opened(site: StaticServer) -> AsyncIterator[tuple[Session, Tab]]:
+    async with (
+        asyncio.timeout(60),
+        driver() as playwright,
+        launch(playwright, adapter="none") as session,
+    ):
+        tab = await session.new_tab()
+        await tab.open(f"{site.url}/harness/index.html", PAGE, seconds=20)
+        yield session, tab
+
+
+def load(tab: Tab, target: str, seconds: float = 20) -> Awaitable[object]:
+    request = {"target": target, "threads": 1, "manifest_url": "http://127.0.0.1:1/"}
+    return tab.call(PAGE, "load", request, seconds=seconds, doing="loading")
+
+
+def kill(session: Session, kind: str) -> None:
+    for process in find_processes(session.profile):
+        # The death of the browser takes the others along while we look at them.
+        with suppress(psutil.NoSuchProcess):
+            if process_type(process) == kind:
+                process.kill()
+
+
+def test_a_call_answers(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            assert await tab.call(PAGE, "tokenize", ["ab"], seconds=5, doing="tokenising") == [
+                [ord("a") % 8, ord("b") % 8]
+            ]
+
+    asyncio.run(work())
+
+
+def test_endless_loop_is_a_timeout(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            with pytest.raises(PageTimeout, match=r"loading within 0\.5 s"):
+                await load(tab, "webgpu-loops", seconds=0.5)
+
+    asyncio.run(work())
+
+
+def test_promise_that_never_settles_is_a_timeout(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            with pytest.raises(PageTimeout):
+                await load(tab, "wasm-sleeps", seconds=0.5)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("kind", "error"), [("renderer", PageCrashed), ("browser", BrowserDied)])
+def test_killed_process(
+    site: StaticServer, kind: str, error: type[PageCrashed | BrowserDied]
+) -> None:
+    async def work() -> None:
+        async with opened(site) as (session, tab):
+            call = asyncio.ensure_future(load(tab, "wasm-sleeps"))
+            await asyncio.sleep(0.2)
+            kill(session, kind)
+            with pytest.raises(error, match="while loading"):
+                await call
+
+    asyncio.run(work())
+
+
+def test_killed_driver(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            call = asyncio.ensure_future(load(tab, "wasm-sleeps"))
+            await asyncio.sleep(0.2)
+            for child in psutil.Process().children():
+                if any("playwright" in argument for argument in child.cmdline()):
+                    child.kill()
+            with pytest.raises(BrowserDied):
+                await call
+
+    asyncio.run(work())
+
+
+def test_rejection_keeps_the_page_s_code(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            with pytest.raises(PageFailure, match="chunk 3 is not what it was") as caught:
+                await load(tab, "wasm-refuses")
+            assert caught.value.code == "chunk-corrupt"
+            assert "export again" in caught.value.next_step
+            with pytest.raises(PageFailure) as caught:
+                await load(tab, "wasm-untyped")
+            assert caught.value.code == "page-failure"
+
+    asyncio.run(work())
+
+
+def test_console_keeps_errors_only(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as (_, tab):
+            with pytest.raises(PageFailure):
+                await load(tab, "wasm-noisy")
+            assert any(line == "a kernel complained" for line in tab.console)
+            assert not any("not an error" in line for line in tab.console)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("path", ["/harness/missing.html", "/elsewhere"])
+def test_page_that_is_not_there(site: StaticServer, path: str) -> None:
+    async def work() -> None:
+        async with driver() as playwright, launch(playwright, adapter="none") as session:
+            tab = await session.new_tab()
+            with pytest.raises(PageUnreachable, match="404"):
+                await tab.open(site.url + path, PAGE, seconds=5)
+
+    asyncio.run(work())
+
+
+def test_no_browser(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with driver() as playwright:
+            with pytest.raises(BrowserMissing) as caught:
+                async with launch(playwright, executable=tmp_path / "chromium", adapter="none"):
+                    pass
+            assert caught.value.exit_status == 4
+
+    asyncio.run(work())
+
+
+def test_browser_that_does_not_start(tmp_path: Path) -> None:
+    broken = tmp_path / "chromium"
+    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Chromium 1 && exit 0\nexit 3\n')
+    broken.chmod(0o755)
+
+    async def work() -> None:
+        async with driver() as playwright:
+            with pytest.raises(BrowserFailed, match=str(broken)):
+                async with launch(playwright, executable=broken, adapter="none"):
+                    pass
+
+    asyncio.run(work())
+
+
+HANGING = """
+import asyncio, sys
+from browser_harness.launch import driver, launch
+
+async def main():
+    async with driver() as playwright, launch(playwright, adapter="none") as session:
+        print(session.profile, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_run_leaves_nothing(sent: signal.Signals) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", HANGING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    with run.stdout:
+        profile = Path(run.stdout.readline().strip())
+    assert profile.is_dir()
+    assert find_processes(profile)
+    run.send_signal(sent)
+    run.wait(30)
+    wait_until(lambda: not profile.exists() and not find_processes(profile), seconds=30)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """The reaper of a killed run works on its own; it is given time, not trust."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

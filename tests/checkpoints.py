@@ -1,0 +1,192 @@
+"""Tiny Llama checkpoints with random weights, written by the libraries that users use.
+
+transformers and compressed-tensors write the files, so a test against one of them
+is a test against what is found in the wild, only small: two layers, 512 tokens.
+The same variant always gets the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_CORPUS = (
+    "The quick brown fox jumps over the lazy dog, and then it does so again.",
+    "A browser tab has little memory, so a model must be small to live in it.",
+    "كتب المهندس رسالة قصيرة إلى زميله، ثم أرسلها في المساء.",
+    "تعمل النماذج الصغيرة داخل المتصفح دون اتصال بالشبكة.",
+    "def add(a, b):\n    return a + b\n\nprint(add(1, 2))",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A checkpoint to write.
+
+    Attributes:
+        dtype: of the tensors that are not quantised.
+        weights: compressed-tensors' arguments for the weights of every linear but
+            the head; ``None`` leaves the checkpoint plain.
+        shard_bytes: largest safetensors file; ``None`` keeps one file.
+    """
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    tied: bool = True
+    hidden: int = 128
+    intermediate: int = 192
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    weights: MappingProxyType[str, Any] | None = None
+    shard_bytes: int | None = None
+
+
+def _integers(bits: int, *, symmetric: bool, group: int | None) -> MappingProxyType[str, Any]:
+    grouping = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    return MappingProxyType(
+        {"num_bits": bits, "type": "int", "symmetric": symmetric, "dynamic": False, **grouping}
+    )
+
+
+VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
+    {
+        "bf16": Variant(),
+        "bf16-untied": Variant(tied=False),
+        "bf16-wide": Variant(hidden=192, intermediate=256, layers=4, heads=6),
+        # A width that only groups of 32 and less divide.
+        "bf16-odd": Variant(hidden=96, heads=3, kv_heads=1),
+        "bf16-sharded": Variant(tied=False, shard_bytes=200_000),
+        "fp16": Variant(dtype="float16"),
+        "w4a16-g32": Variant(weights=_integers(4, symmetric=True, group=32)),
+        "w4a16-g32-untied": Variant(tied=False, weights=_integers(4, symmetric=True, group=32)),
+        "w4a16-g64": Variant(weights=_integers(4, symmetric=True, group=64)),
+        "w4a16-g32-asymmetric": Variant(weights=_integers(4, symmetric=False, group=32)),
+        "w8a16-channel": Variant(weights=_integers(8, symmetric=True, group=None)),
+        "w8a16-g32": Variant(weights=_integers(8, symmetric=True, group=32)),
+    }
+)
+
+
+def write_checkpoint(variant: Variant, folder: Path) -> Path:
+    """Write ``variant`` into ``folder`` and return it."""
+    from exporter.reference.quiet import quiet_libraries
+
+    with quiet_libraries():
+        _write_model(variant, folder)
+        _write_tokenizer(folder)
+    return folder
+
+
+def _write_model(variant: Variant, folder: Path) -> None:
+    import torch
+    import transformers
+
+    untyped: Any = transformers
+    config = untyped.LlamaConfig(
+        vocab_size=512,
+        hidden_size=variant.hidden,
+        intermediate_size=variant.intermediate,
+        num_hidden_layers=variant.layers,
+        num_attention_heads=variant.heads,
+        num_key_value_heads=variant.kv_heads,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=variant.tied,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        # About 1 / sqrt(hidden): signals keep their size from layer to layer.
+        initializer_range=0.08,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20)
+        model = untyped.LlamaForCausalLM(config)
+    # The most likely token is to stand clear of the second.
+    for matrix in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        matrix.data *= 4
+    model = model.to(getattr(torch, variant.dtype))
+    model.generation_config = untyped.GenerationConfig(
+        bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
+    compressor = _quantize(model, variant.weights) if variant.weights else None
+    if variant.shard_bytes is None:
+        model.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, max_shard_size=variant.shard_bytes)
+    if compressor is not None:
+        compressor.update_config(folder)
+
+
+def _quantize(model: Any, weights: MappingProxyType[str, Any]) -> Any:
+    """Round ``model``'s linears to nearest and pack them in place."""
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationConfig,
+        apply_quantization_config,
+    )
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    config = QuantizationConfig(
+        config_groups={"linears": {"targets": ["Linear"], "weights": dict(weights)}},
+        ignore=["lm_head"],
+    )
+    apply_quantization_config(model, config)
+    for module in model.modules():
+        scheme = getattr(module, "quantization_scheme", None)
+        if scheme is None:
+            continue
+        rows = module.weight.data.float()
+        blocks = rows.unflatten(1, (-1, scheme.weights.group_size or rows.shape[1]))
+        scale, zero_point = calculate_qparams(blocks.amin(-1), blocks.amax(-1), scheme.weights)
+        module.weight_scale.data.copy_(scale)
+        if hasattr(module, "weight_zero_point"):
+            module.weight_zero_point.data.copy_(zero_point)
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    return compressor
+
+
+def _write_tokenizer(folder: Path) -> None:
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    untyped: Any = transformers
+    wrapped = untyped.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=SPECIAL_TOKENS[1],
+        eos_token=SPECIAL_TOKENS[2],
+        unk_token=SPECIAL_TOKENS[0],
+        pad_token=SPECIAL_TOKENS[0],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.save_pretrained(folder)
+
+
+def edit_config(checkpoint: Path, **changes: Any) -> None:
+    """Overwrite keys of ``checkpoint``'s config.json; ``None`` removes a key."""
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.update(changes)
+    kept = {key: value for key, value in config.items() if value is not None}
+    path.write_text(json.dumps(kept, indent=2), "utf-8")

