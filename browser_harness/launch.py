@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from playwright.async_api import BrowserContext, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
@@ -64,6 +65,7 @@ class Session:
 @asynccontextmanager
 async def driver() -> AsyncIterator[Playwright]:
     """Playwright's driver process, ended within a deadline however its work ends."""
+    asyncio.get_running_loop().set_exception_handler(_drop_abandoned)
     manager = async_playwright()
     playwright = await manager.start()
     try:
@@ -139,6 +141,12 @@ async def _start(
         )
     except PlaywrightError as error:
         raise BrowserFailed(found.executable, error.message.splitlines()[0]) from None
+
+
+def _drop_abandoned(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Calls given up at a deadline end with their page, when nobody waits for them."""
+    if context.get("message") != "Future exception was never retrieved":
+        loop.default_exception_handler(context)
 
 
 async def _within(seconds: float, closing: Awaitable[None]) -> None:

@@ -91,7 +91,8 @@ class AgreementBuilder:
         Args:
             text: the text's name, for the list of mismatches.
             start: position of the first row.
-            reference, measured: logits, float32 [rows, vocabulary].
+            reference: logits, float32 [rows, vocabulary].
+            measured: logits of the other run, of the same shape.
             next_ids: int64 [n], n <= rows: the token that follows each row, used
                 for the perplexities; the last row of a text has none.
         """

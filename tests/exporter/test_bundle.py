@@ -163,7 +163,12 @@ def test_force_never_deletes_what_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     out = tmp_path / "bundle"
-    with pytest.raises(error), staged(out, force=False) as stage:
-        (stage / "half").write_bytes(b"half")
-        raise error
+
+    def interrupted() -> None:
+        with staged(out, force=False) as stage:
+            (stage / "half").write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ Factory = Callable[[str], Path]
 PACKED = [name for name, variant in VARIANTS.items() if variant.weights]
 
 
-def _decompressed(path: Path) -> dict[str, torch.Tensor]:
+def decompressed(path: Path) -> dict[str, torch.Tensor]:
     """Every weight in float32, by the libraries that wrote the checkpoint."""
     with quiet_libraries():
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -33,7 +33,7 @@ def _decompressed(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("variant", PACKED)
 def test_packed_weights_equal_the_decompressor_s(variant: str, tiny_checkpoint: Factory) -> None:
     path = tiny_checkpoint(variant)
-    expected = _decompressed(path)
+    expected = decompressed(path)
     packed = [w for w in open_checkpoint(path).weights.values() if not isinstance(w, Dense)]
     assert len(packed) == 7 * VARIANTS[variant].layers
     for weight in packed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from exporter.quant.blocks import dequantise, quantise
 from exporter.quant.layout import block_size_for, pack, widen
@@ -65,8 +67,9 @@ def test_matmul_nbits_reads_our_bytes(bits: int, zero_points: bool) -> None:
     codes = rng.integers(0, 1 << bits, (rows, columns), np.uint8)
     scales = rng.uniform(0.01, 0.1, (rows, columns // block)).astype(np.float32)
     zeros = rng.integers(0, 1 << bits, scales.shape, np.uint8) if zero_points else None
-    inputs = {
-        "x": rng.standard_normal((3, columns)).astype(np.float32),
+    x = rng.standard_normal((3, columns)).astype(np.float32)
+    inputs: dict[str, NDArray[Any]] = {
+        "x": x,
         "B": pack(codes, bits).reshape(rows, columns // block, -1),
         "scales": scales,
     }
@@ -82,7 +85,7 @@ def test_matmul_nbits_reads_our_bytes(bits: int, zero_points: bool) -> None:
         bits=bits,
         block_size=block,
     )
-    expected = inputs["x"] @ dequantise(codes, scales, zeros, bits).T
+    expected = x @ dequantise(codes, scales, zeros, bits).T
     np.testing.assert_allclose(_run(node, inputs), expected, atol=2e-4)
 
 
@@ -104,8 +107,8 @@ def test_dequantize_linear_reads_the_same_bytes(bits: int) -> None:
 
 
 def _run(
-    node: object,
-    inputs: dict[str, NDArray[np.generic]],
+    node: NodeProto,
+    inputs: dict[str, NDArray[Any]],
     initializers: list[TensorProto] | None = None,
 ) -> NDArray[np.float32]:
     graph = helper.make_graph(

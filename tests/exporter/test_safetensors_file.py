@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from exporter.checkpoint.errors import PickleRefused, ShardCorrupt
@@ -30,7 +31,7 @@ def _entry(begin: int, end: int, shape: list[Any], dtype: str = "F32") -> dict[s
 
 def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "a": rng.standard_normal((5, 7)).astype(np.float32),
         "b": rng.integers(-9, 9, (3,), dtype=np.int32),
         "c": rng.standard_normal((2, 3, 4)).astype(np.float16),
@@ -71,7 +72,7 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
 )
 def test_refuses_a_header_that_lies(tmp_path: Path, header: Any, body: bytes) -> None:
     path = _file(tmp_path / "x.safetensors", header, body)
-    with pytest.raises(ShardCorrupt, match="x.safetensors"):
+    with pytest.raises(ShardCorrupt, match=r"x\.safetensors"):
         open_safetensors(path)
 
 
@@ -102,7 +103,7 @@ def test_a_file_cut_after_opening_is_told(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_no_mutation_escapes_as_anything_but_a_typed_error(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:  # noqa: E501
+) -> None:
     path = tmp_path_factory.mktemp("mutation") / "x.safetensors"
     save_file({"a": np.ones((3, 4), np.float32), "b": np.ones(5, np.int8)}, path)
     mutated = bytearray(path.read_bytes())

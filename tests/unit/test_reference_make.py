@@ -13,7 +13,7 @@ import pytest
 
 from exporter.pipeline import export
 from exporter.reference.errors import CheckpointMismatch, LedgerMismatch, NoCuda, OutOfMemory
-from exporter.write.verify import FileChanged
+from exporter.write.errors import FileChanged
 from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
 from manifests.reference import Reference
 from targets import find_targets

@@ -4,17 +4,24 @@ import { toBase64 } from "./base64.ts";
 import { installHooks } from "./hooks.ts";
 import type { GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory } from "./schema.ts";
 
+/** Only an error's message crosses to the harness, so the code is in it too. */
+function failure(code: string, message: string, cause?: unknown): Error {
+  return Object.assign(new Error(`${code}: ${message}`, { cause }), { code });
+}
+
 const meter = installHooks();
 // The very module that the bundle ships, and only after the hooks are in place.
 const runtimeUrl = "/bundle/runtime/tabwright.js";
-const runtime: Promise<typeof Runtime> = import(runtimeUrl);
+const runtime: Promise<typeof Runtime> = import(runtimeUrl).catch((error: unknown) => {
+  throw failure("runtime-broken", `${runtimeUrl} does not run: ${String(error)}`);
+});
 runtime.catch(() => undefined); // `load` reports it.
 
 let model: Runtime.Model | undefined;
 let scoring: AsyncGenerator<Runtime.ScoredBlock, void> | undefined;
 
 function loaded(): Runtime.Model {
-  if (!model) throw new Error("disposed: no model is loaded");
+  if (!model) throw failure("disposed", "no model is loaded");
   return model;
 }
 
@@ -94,15 +101,13 @@ const methods = {
   },
 };
 
-/** Only an error's message crosses to the harness, so the code goes into it. */
 function typed<A extends unknown[], R>(method: (...given: A) => Promise<R>): (...given: A) => Promise<R> {
   return async (...given) => {
     try {
       return await method(...given);
     } catch (error) {
-      if (!(error instanceof Error && "code" in error)) throw error;
-      const named = new Error(`${String(error.code)}: ${error.message}`, { cause: error });
-      throw Object.assign(named, { code: error.code });
+      const { TabwrightError } = await runtime;
+      throw error instanceof TabwrightError ? failure(error.code, error.message, error) : error;
     }
   };
 }

@@ -17,6 +17,7 @@ import { Obtainer, type Progress } from "./obtain.ts";
 import { createSession, type ort, ortVersion, prepareOrt, requireJspi, usableThreads } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
 import { readManifest, verifyPageFiles } from "./served.ts";
+import { SteadyBlob } from "./steady.ts";
 import { openStore } from "./store.ts";
 import { chooseTarget } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -81,7 +82,7 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
       onProgress,
     });
     const pageFiles = needed.filter((file) => PAGE_FILES.has(file.path));
-    await verifyPageFiles(pageFiles, url, manifest, transport, offline ? notes : undefined);
+    await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
     const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
     if (obtainer.lasting && !offline) await store.putManifest(url, bytes);
     throwIfAborted(options.signal);
@@ -156,7 +157,10 @@ function shardBlobs(
   files: ReadonlyMap<string, Blob>,
 ): Map<string, Blob> {
   return new Map(
-    shardsOf(manifest, entry).map((path) => [path.slice(path.lastIndexOf("/") + 1), blob(files, path)]),
+    shardsOf(manifest, entry).map((path) => {
+      const location = path.slice(path.lastIndexOf("/") + 1);
+      return [location, new SteadyBlob([blob(files, path)])];
+    }),
   );
 }
 

@@ -32,13 +32,15 @@ export async function readManifest(
 }
 
 /**
- * Checks what the browser itself fetched and runs. Offline it may be out of reach
- * for a page that no service worker serves; that is noted.
+ * Checks what the browser itself fetched and runs. With the network off that is
+ * out of reach for a page that no service worker serves, which is noted.
+ *
+ * @throws TabwrightError `chunk-corrupt` naming the file, or what `fetchSmall` throws.
  */
 export async function verifyPageFiles(
   files: readonly BundleFile[],
   manifestUrl: string,
-  manifest: Manifest,
+  chunkSize: number,
   transport: Transport,
   offlineNotes: string[] | undefined,
 ): Promise<void> {
@@ -48,13 +50,13 @@ export async function verifyPageFiles(
       bytes = await fetchSmall(new URL(file.path, manifestUrl).href, file.size, transport);
     } catch (error) {
       if (!offlineNotes || !(error instanceof TabwrightError && error.code === "network")) throw error;
-      offlineNotes.push(`${file.path} could not be verified again: the network is off`);
-      continue;
+      offlineNotes.push("the page's own files could not be verified again: the network is off");
+      return;
     }
     if (bytes.length !== file.size) {
       throw new TabwrightError("truncated", `${file.path}: ${bytes.length} of ${file.size} bytes`);
     }
-    for (const { offset, length, digest } of chunksOf(file, manifest.chunk_size)) {
+    for (const { offset, length, digest } of chunksOf(file, chunkSize)) {
       if ((await sha256(bytes.slice(offset, offset + length))) === digest) continue;
       throw new TabwrightError("chunk-corrupt", `${file.path}: its bytes are not those of the manifest`);
     }

@@ -1,0 +1,155 @@
+"""Bundles in onnxruntime against transformers in fp32 on the bundle's own weights.
+
+The weights are put back into PyTorch by exporter.reference, whose reading of the ledger
+shares no code with the exporter's packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from exporter.pipeline import export
+from exporter.reference.model import load_bundle
+from exporter.reference.weights import bundle_weights
+from manifests.bundle import Manifest, read_manifest
+from targets import TARGETS
+from tests.checkpoints import VARIANTS
+
+Factory = Callable[[str], Path]
+DTYPES = {"float32": np.float32, "float16": np.float16}
+#: Largest logit difference by activation width; logits of these models reach about 10.
+TOLERANCE = {"float32": 1e-3, "float16": 5e-2}
+IDS = np.random.default_rng(7).integers(3, 512, 40)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "index.html").write_text("<!doctype html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle_of(
+    tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Factory:
+    made: dict[str, Path] = {}
+
+    def bundle(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("out") / variant
+            export(tiny_checkpoint(variant), tuple(TARGETS.values()), made[variant], runtime=page)
+        return made[variant]
+
+    return bundle
+
+
+class Decoder:
+    """A target's graph in onnxruntime, fed as docs/architecture.md says."""
+
+    def __init__(self, bundle: Path, target: str) -> None:
+        manifest = read_manifest(bundle)
+        entry = manifest.targets[target]
+        options = ort.SessionOptions()
+        for key, value in entry.session_config.items():
+            options.add_session_config_entry(key, value)
+        self._session = ort.InferenceSession(
+            bundle / entry.graph, options, providers=["CPUExecutionProvider"]
+        )
+        model = manifest.model
+        empty = np.zeros((1, model.kv_heads, 0, model.head_dim), DTYPES[entry.activation_dtype])
+        self._cache = {
+            f"past_key_values.{layer}.{part}": empty
+            for layer in range(model.layers)
+            for part in ("key", "value")
+        }
+        self._past = 0
+
+    def step(self, ids: NDArray[np.int64], keep: int) -> NDArray[np.float32]:
+        self._past += len(ids)
+        outputs = self._session.run(
+            None,
+            {
+                "input_ids": ids[None],
+                "attention_mask": np.ones((1, self._past), np.int64),
+                "num_logits_to_keep": np.array(keep, np.int64),
+                **self._cache,
+            },
+        )
+        self._cache = dict(zip(self._cache, outputs[1:], strict=True))
+        logits: NDArray[np.float32] = outputs[0][0].astype(np.float32)
+        return logits
+
+
+def _reference(
+    checkpoint: Path, bundle: Path, manifest: Manifest, target: str
+) -> NDArray[np.float32]:
+    weights = manifest.weights[manifest.targets[target].weights]
+    model = load_bundle(checkpoint, bundle, weights, "cpu")
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = model(torch.from_numpy(IDS[None])).logits[0].numpy()
+    return logits
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_equal_pytorch_s(
+    variant: str, target: str, tiny_checkpoint: Factory, bundle_of: Factory
+) -> None:
+    bundle = bundle_of(variant)
+    manifest = read_manifest(bundle)
+    expected = _reference(tiny_checkpoint(variant), bundle, manifest, target)
+    dtype = manifest.targets[target].activation_dtype
+    logits = Decoder(bundle, target).step(IDS, keep=0)
+    assert np.abs(logits - expected).max() < TOLERANCE[dtype]
+    if dtype == "float32":
+        np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
+
+
+@pytest.mark.parametrize("target", ["webgpu-q4", "wasm-q4"])
+def test_the_cache_continues_where_it_stopped(target: str, bundle_of: Factory) -> None:
+    bundle = bundle_of("w4a16-g32")
+    whole = Decoder(bundle, target).step(IDS, keep=0)
+    decoder = Decoder(bundle, target)
+    decoder.step(IDS[:16], keep=1)
+    decoder.step(IDS[16:39], keep=1)
+    last = decoder.step(IDS[39:], keep=1)
+    assert last.shape == (1, 512)
+    np.testing.assert_allclose(last[0], whole[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.weights])
+def test_the_ledger_tells_the_truth(variant: str, bundle_of: Factory) -> None:
+    manifest = read_manifest(bundle_of(variant))
+    bits = VARIANTS[variant].weights["num_bits"]  # type: ignore[index]
+    for name, weights in manifest.weights.items():
+        width = {"q4": 4, "q8": 8}[name]
+        for row in weights.tensors:
+            exact = row.role == "float" or (row.role == "linear" and bits <= width)
+            assert (row.outcome == "exact") == exact, row.name
+            assert (row.rounding is None) == exact
+
+
+@pytest.mark.parametrize("variant", ["bf16", "w4a16-g32", "w4a16-g32-asymmetric", "w8a16-channel"])
+def test_the_ledger_s_errors_are_those_of_the_stored_values(
+    variant: str, tiny_checkpoint: Factory, bundle_of: Factory
+) -> None:
+    from tests.exporter.test_checkpoint import decompressed
+
+    source = decompressed(tiny_checkpoint(variant))
+    manifest = read_manifest(bundle_of(variant))
+    for weights in manifest.weights.values():
+        for row, stored in bundle_weights(bundle_of(variant), weights):
+            error = torch.from_numpy(stored) - source[row.name]
+            relative = (error.norm() / source[row.name].norm()).item()
+            told = row.rounding.rms if row.rounding else 0.0
+            # compressed-tensors multiplies in bfloat16, which adds up to 2**-9 of its own.
+            slack = 0.0 if row.source in ("bfloat16", "float16", "float32") else 2**-8
+            assert relative == pytest.approx(told, abs=1e-6 + slack), row.name
