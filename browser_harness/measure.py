@@ -175,24 +175,25 @@ def _versions() -> dict[str, str]:
 
 def _run(work: Callable[[], Awaitable[Report]]) -> Report:
     """Run to the end, to Ctrl-C or to SIGTERM; cleaning up comes first in each case."""
-    terminated = False
+    ended = False
 
     async def main() -> Report:
         task: asyncio.Task[Any] | None = asyncio.current_task()
 
         def end() -> None:
-            nonlocal terminated
-            terminated = True
+            nonlocal ended
+            ended = True
             if task is not None:
                 task.cancel()
 
         if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+            for sent in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(sent, end)
         return await work()
 
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
-        if terminated:
+        if ended:
             raise KeyboardInterrupt from None
         raise

@@ -52,7 +52,7 @@ class Plan:
     greedy_tokens: int | None = None
     share_first: bool = False
     call_seconds: float = 120.0
-    load_seconds: float = 600.0
+    load_seconds: float = 300.0
 
 
 PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(

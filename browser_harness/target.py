@@ -133,7 +133,7 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
         findings.parity = await _measure_parity(job, job.reference, loaded, progress)
         if job.plan.score_tokens is not None:
             scored = findings.parity.runtime.positions
-            findings.notes.append(f"{scored} tokens were teacher-forced, a part of the reference's")
+            findings.notes.append(f"{scored} tokens were teacher-forced; the reference holds more")
     findings.memory = await _rest(bench.watch)
     await leave(bench, loaded)
 

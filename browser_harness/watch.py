@@ -34,13 +34,16 @@ def _resident(process: psutil.Process) -> int:
 
 
 def look_at_processes(profile: Path) -> MappingProxyType[str, int]:
-    """PSS in bytes by process type, summed over the browser's processes of that type."""
+    """PSS in bytes of the largest renderer and of the GPU process, by process type.
+
+    One page is open at a time: the other renderers are Chromium's own spare ones.
+    """
     found: dict[str, int] = {}
     for process in find_processes(profile):
         with suppress(psutil.NoSuchProcess):
             kind = process_type(process)
             if kind in ("renderer", "gpu-process"):
-                found[kind] = found.get(kind, 0) + _resident(process)
+                found[kind] = max(found.get(kind, 0), _resident(process))
     return MappingProxyType(found)
 
 

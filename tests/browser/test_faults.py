@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from browser_harness.tab import (
     PageUnreachable,
     Tab,
 )
+from tests.browser.conftest import FAKE_PAGE
+from tests.browser.fake_bundle import write_bundle
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -186,6 +189,40 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+MEASURING = """
+import sys
+from pathlib import Path
+from browser_harness.measure import measure
+from browser_harness.plan import Options
+
+page, bundle = map(Path, sys.argv[1:])
+measure(bundle, options=Options(page=page), progress=lambda *_: print("works", flush=True))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_measure_cleans_up_and_says_one_thing(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    write_bundle(tmp_path, ("wasm-sleeps",))
+    run = subprocess.Popen(
+        [sys.executable, "-c", MEASURING, str(FAKE_PAGE), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    run.stdout.readline()
+    # A terminal's Ctrl-C reaches the whole group, the driver included.
+    os.killpg(run.pid, sent)
+    _, complaints = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert complaints.count("Traceback") == 1
+    assert complaints.rstrip().endswith("KeyboardInterrupt")
+    assert "never retrieved" not in complaints
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -144,6 +144,8 @@ async function start(): Promise<void> {
   );
   find("loading").hidden = true;
   connect(model);
+  // Asks the browser not to evict the weights when disk space runs short; it may decline.
+  await navigator.storage.persist();
 }
 
 navigator.serviceWorker?.register("sw.js").catch(showError);

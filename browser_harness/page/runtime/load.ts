@@ -16,7 +16,7 @@ import { type LoadedFacts, Model } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
 import { createSession, type ort, ortVersion, prepareOrt, requireJspi, usableThreads } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
-import { readManifest, verifyPageFiles } from "./served.ts";
+import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";
 import { SteadyBlob } from "./steady.ts";
 import { openStore } from "./store.ts";
 import { chooseTarget } from "./target.ts";
@@ -84,7 +84,7 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
     const pageFiles = needed.filter((file) => PAGE_FILES.has(file.path));
     await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
     const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
-    if (obtainer.lasting && !offline) await store.putManifest(url, bytes);
+    if (obtainer.lasting && !offline) await keepManifest(store, url, bytes, notes);
     throwIfAborted(options.signal);
 
     const size = needed.reduce((sum, file) => sum + file.size, 0);

@@ -31,6 +31,21 @@ export async function readManifest(
   return { bytes, manifest: await parseManifest(bytes, url), offline };
 }
 
+/** Keeps the manifest for a visit without network, or notes that there is no room for it. */
+export async function keepManifest(
+  store: ChunkStore,
+  url: string,
+  bytes: Uint8Array<ArrayBuffer>,
+  notes: string[],
+): Promise<void> {
+  try {
+    await store.putManifest(url, bytes);
+  } catch (error) {
+    if (!(error instanceof TabwrightError && error.code === "quota-exceeded")) throw error;
+    notes.push(`the next visit needs the network: ${error.message}`);
+  }
+}
+
 /**
  * Checks what the browser itself fetched and runs. With the network off that is
  * out of reach for a page that no service worker serves, which is noted.

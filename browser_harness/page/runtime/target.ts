@@ -36,9 +36,10 @@ export function chooseTarget(manifest: Manifest, adapter: GPUAdapter | undefined
   if (best === undefined) {
     throw candidates[0]?.shortfall ?? new TabwrightError("target-unknown", "the bundle has no target");
   }
-  const passed = candidates.find(({ gpu, shortfall }) => gpu && shortfall !== undefined)?.shortfall;
+  // What would have been better, had the adapter sufficed.
+  const passed = candidates[0]?.shortfall;
   if (best.gpu) {
-    const where = software ? "a software GPU, as nothing else can run it" : "the GPU";
+    const where = software ? "an emulated GPU: the bundle has no CPU target" : "the GPU";
     return { target: best.name, because: `runs on ${where}${passed ? ` (${passed.message})` : ""}` };
   }
   const why = passed?.message ?? (software ? "the GPU is emulated in software" : "the bundle has no GPU target");

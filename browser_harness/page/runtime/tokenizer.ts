@@ -2,6 +2,7 @@ import { Template } from "@huggingface/jinja";
 import { Tokenizer as JsonTokenizer } from "@huggingface/tokenizers";
 
 import { reason, TabwrightError } from "./errors.ts";
+import { withUnicodeClasses } from "./pretokenizer.ts";
 
 export interface Message {
   readonly role: string;
@@ -40,7 +41,11 @@ export class Tokenizer {
   constructor(tokenizer: string, config: string, template: string | undefined) {
     try {
       const settings: Record<string, unknown> = JSON.parse(config);
-      this.#tokenizer = new JsonTokenizer(JSON.parse(tokenizer), settings);
+      const parts = JSON.parse(tokenizer);
+      this.#tokenizer = new JsonTokenizer(
+        { ...parts, pre_tokenizer: withUnicodeClasses(parts.pre_tokenizer) },
+        settings,
+      );
       this.#specials = specialTokens(settings);
       this.#template = template === undefined ? undefined : new Template(template);
     } catch (error) {

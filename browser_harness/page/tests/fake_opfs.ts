@@ -1,0 +1,47 @@
+/** Just enough of a FileSystemDirectoryHandle for the store. */
+export class FakeDirectory {
+  readonly folders = new Map<string, FakeDirectory>();
+  readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
+  /** Writes beyond so many bytes in all are refused, as by the browser's quota. */
+  quota = Infinity;
+  parent: FakeDirectory | undefined;
+
+  asHandle(): FileSystemDirectoryHandle {
+    return this as unknown as FileSystemDirectoryHandle;
+  }
+
+  async getDirectoryHandle(name: string): Promise<FakeDirectory> {
+    const found = this.folders.get(name) ?? new FakeDirectory();
+    found.parent = this;
+    this.folders.set(name, found);
+    return found;
+  }
+
+  async getFileHandle(name: string, options?: { create?: boolean }): Promise<unknown> {
+    if (!this.files.has(name) && !options?.create) throw new DOMException("absent", "NotFoundError");
+    return {
+      getFile: async () => new File([this.files.get(name) ?? new Uint8Array()], name),
+      createWritable: async () => {
+        let pending = new Uint8Array();
+        return {
+          write: async (bytes: Uint8Array<ArrayBuffer>) => {
+            if (this.#used() + bytes.length > this.root.quota) {
+              throw new DOMException("full", "QuotaExceededError");
+            }
+            pending = bytes.slice();
+          },
+          abort: async () => undefined,
+          close: async () => void this.files.set(name, pending),
+        };
+      },
+    };
+  }
+
+  get root(): FakeDirectory {
+    return this.parent?.root ?? this;
+  }
+
+  #used(): number {
+    return [...this.files.values()].reduce((sum, file) => sum + file.length, 0);
+  }
+}

@@ -1,0 +1,105 @@
+import { describe, expect, test } from "vitest";
+
+import { chunksOf, findTarget, type Manifest, neededFiles, parseManifest } from "../runtime/manifest.ts";
+import { BASE, bytesOf, describeFile, hex } from "./server.ts";
+
+const ORT = ["runtime/ort-wasm-simd-threaded.jspi.mjs", "runtime/ort-wasm-simd-threaded.jspi.wasm"];
+
+function target(graph: string, weights: string) {
+  return {
+    graph,
+    weights,
+    execution_provider: "wasm",
+    activation_dtype: "float32",
+    features: [],
+    limits: {},
+    session_config: {},
+  };
+}
+
+function document(): Record<string, unknown> {
+  const paths = ["tokenizer.json", "tokenizer_config.json", ...ORT, "onnx/a.onnx", "onnx/a_data", "onnx/b.onnx", "onnx/b_data"];
+  return {
+    format: "tabwright-bundle",
+    version: 1,
+    model: { name: "ünïcode ☃" },
+    chunk_size: 8,
+    files: paths.map((path) => describeFile(path, bytesOf(20), 8)),
+    targets: { a: target("onnx/a.onnx", "wa"), b: target("onnx/b.onnx", "wb") },
+    weights: { wa: { shards: ["onnx/a_data"] }, wb: { shards: ["onnx/b_data"] } },
+    tokenizer: "tokenizer.json",
+    tokenizer_config: "tokenizer_config.json",
+    tools: {},
+  };
+}
+
+/** As Python seals: the digest of the text with a zero seal, put in its place. */
+function seal(manifest: Record<string, unknown>): Uint8Array<ArrayBuffer> {
+  const blank = JSON.stringify({ ...manifest, seal: "0".repeat(64) }, null, 1);
+  return new TextEncoder().encode(blank.replace("0".repeat(64), hex(new TextEncoder().encode(blank))));
+}
+
+function parse(bytes: Uint8Array<ArrayBuffer>): Promise<Manifest> {
+  return parseManifest(bytes, `${BASE}manifest.json`);
+}
+
+describe("the seal", () => {
+  test("holds for what was sealed", async () => {
+    expect((await parse(seal(document()))).model.name).toBe("ünïcode ☃");
+  });
+
+  test("breaks with any flipped bit", async () => {
+    const bytes = seal(document());
+    for (let at = 0; at < bytes.length; at += 37) {
+      const flipped = bytes.slice();
+      flipped[at] = (flipped[at] as number) ^ (1 << at % 8);
+      await expect(parse(flipped), `byte ${at}`).rejects.toMatchObject({ code: "seal-broken" });
+    }
+  });
+
+  test("is missed when it is not there", async () => {
+    const bytes = new TextEncoder().encode(JSON.stringify(document()));
+    await expect(parse(bytes)).rejects.toMatchObject({ code: "seal-broken" });
+  });
+});
+
+describe("a sealed manifest is refused", () => {
+  const faults: Record<string, (manifest: Record<string, unknown>, files: Record<string, unknown>[]) => void> = {
+    "of another format": (manifest) => (manifest["format"] = "other"),
+    "of a later version": (manifest) => (manifest["version"] = 2),
+    "without a chunk size": (manifest) => (manifest["chunk_size"] = 0),
+    "with a path that climbs out": (_, files) => ((files[0] as { path: string }).path = "../evil"),
+    "with an absolute path": (_, files) => ((files[0] as { path: string }).path = "/etc/passwd"),
+    "with a URL as path": (_, files) => ((files[0] as { path: string }).path = "https://evil.test/x"),
+    "with a path listed twice": (_, files) => files.push({ ...files[0] }),
+    "with a negative size": (_, files) => ((files[0] as { size: number }).size = -1),
+    "with too few digests": (_, files) => ((files[0] as { chunks: string[] }).chunks = []),
+    "with a malformed digest": (_, files) => ((files[0] as { chunks: string[] }).chunks = ["a", "b", "c"]),
+    "whose tokenizer is not listed": (manifest) => (manifest["tokenizer"] = "gone.json"),
+    "whose weights are not there": (manifest) => (manifest["weights"] = {}),
+  };
+  test.each(Object.entries(faults))("%s", async (_, spoil) => {
+    const manifest = document();
+    spoil(manifest, manifest["files"] as Record<string, unknown>[]);
+    await expect(parse(seal(manifest))).rejects.toMatchObject({ code: "manifest-invalid" });
+  });
+});
+
+test("a target needs all files but the shards of other weights", async () => {
+  const manifest = await parse(seal(document()));
+  const paths = neededFiles(manifest, findTarget(manifest, "a")).map((file) => file.path);
+  expect(paths).toContain("onnx/b.onnx");
+  expect(paths).toContain("onnx/a_data");
+  expect(paths).not.toContain("onnx/b_data");
+});
+
+test("an unknown target is refused, naming those there are", async () => {
+  const manifest = await parse(seal(document()));
+  expect(() => findTarget(manifest, "c")).toThrow(/it has a, b/);
+});
+
+test("chunks cover a file, the last one shorter", () => {
+  const chunks = chunksOf(describeFile("x", bytesOf(20), 8), 8);
+  expect(chunks.map(({ offset, length }) => [offset, length])).toEqual([[0, 8], [8, 8], [16, 4]]);
+  expect(chunksOf(describeFile("empty", new Uint8Array(), 8), 8)).toEqual([]);
+});

@@ -1,0 +1,189 @@
+import { describe, expect, test } from "vitest";
+
+import { Forward, presentNames } from "../runtime/forward.ts";
+import { Model } from "../runtime/model.ts";
+import { nest, ort } from "../runtime/ort.ts";
+import type { Tokenizer } from "../runtime/tokenizer.ts";
+
+const VOCABULARY = 10;
+const FACTS = {
+  name: "tiny",
+  architecture: "",
+  model_type: "",
+  parameters: 0,
+  vocab_size: VOCABULARY,
+  layers: 1,
+  kv_heads: 1,
+  head_dim: 1,
+  context_length: 12,
+  eos_token_ids: [9],
+};
+
+/**
+ * A session whose cache holds the tokens themselves and whose most likely next
+ * token is the sum of all tokens so far, modulo the vocabulary.
+ */
+class FakeSession {
+  readonly inputNames: string[];
+  readonly fed: number[][] = [];
+  live = 0;
+  fail: Error | undefined;
+
+  constructor(options: { keeps: boolean } = { keeps: true }) {
+    this.inputNames = ["input_ids", "attention_mask", "past_key_values.0.key", "past_key_values.0.value"];
+    if (options.keeps) this.inputNames.push("num_logits_to_keep");
+  }
+
+  async run(feeds: Record<string, ort.Tensor>): Promise<Record<string, ort.Tensor>> {
+    if (this.fail) throw this.fail;
+    const ids = Array.from(feeds["input_ids"]?.data as BigInt64Array, Number);
+    const past = [...(feeds["past_key_values.0.key"]?.data as Float32Array)];
+    const all = [...past, ...ids];
+    if (feeds["attention_mask"]?.dims[1] !== all.length) throw new Error("the mask has a wrong length");
+    this.fed.push(ids);
+    const keep = Number((feeds["num_logits_to_keep"]?.data as BigInt64Array | undefined)?.[0] ?? 0n) || ids.length;
+    const logits = new Float32Array(keep * VOCABULARY);
+    for (let row = 0; row < keep; row++) {
+      const seen = all.slice(0, all.length - keep + row + 1);
+      logits[row * VOCABULARY + (seen.reduce((sum, id) => sum + id, 0) % VOCABULARY)] = 1;
+    }
+    return {
+      logits: new ort.Tensor("float32", logits, [1, keep, VOCABULARY]),
+      "present.0.key": this.#cache(all),
+      "present.0.value": this.#cache(all),
+    };
+  }
+
+  #cache(all: number[]): ort.Tensor {
+    const tensor = new ort.Tensor("float32", Float32Array.from(all), [1, 1, all.length, 1]);
+    const dispose = tensor.dispose.bind(tensor);
+    this.live++;
+    tensor.dispose = () => {
+      this.live--;
+      dispose();
+    };
+    return tensor;
+  }
+}
+
+const tokenizer = {
+  encode: (text: string) => Array.from(text, Number),
+  decode: (ids: readonly number[]) => ids.join(""),
+  applyChatTemplate: () => ({ rendered: "12", ids: [1, 2] }),
+} as unknown as Tokenizer;
+
+function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>): Model {
+  const forward = new Forward(session as unknown as ort.InferenceSession, FACTS, "float32", lost);
+  const info = { facts: FACTS } as unknown as Model["info"];
+  return new Model(info, tokenizer, forward, chunk, async () => undefined);
+}
+
+async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
+  const items: T[] = [];
+  for await (const item of source) items.push(item);
+  return items;
+}
+
+describe("generate", () => {
+  test.each([true, false])("continues greedily, whether the graph keeps logits (%s) or not", async (keeps) => {
+    const session = new FakeSession({ keeps });
+    const tokens = await collect(modelOn(session).generate([1, 2], { maxNewTokens: 3 }));
+    expect(tokens.map(({ token, text }) => [token, text])).toEqual([[3, "3"], [6, "6"], [2, "2"]]);
+    expect(session.fed).toEqual([[1, 2], [3], [6]]);
+    expect(session.live).toBe(0);
+  });
+
+  test("feeds a long prompt in chunks", async () => {
+    const session = new FakeSession();
+    await collect(modelOn(session, 3).generate([1, 0, 0, 0, 0, 0, 0], { maxNewTokens: 1 }));
+    expect(session.fed.map((ids) => ids.length)).toEqual([3, 3, 1]);
+    const even = new FakeSession();
+    await collect(modelOn(even, 3).generate([1, 0, 0, 0, 0, 0], { maxNewTokens: 1 }));
+    expect(even.fed.map((ids) => ids.length)).toEqual([3, 3]);
+  });
+
+  test("ends before a stop token, and goes past it when told to", async () => {
+    const model = modelOn(new FakeSession());
+    expect(await collect(model.generate([4, 5], { maxNewTokens: 4 }))).toEqual([]);
+    const past = await collect(model.generate([4, 5], { maxNewTokens: 2, stopTokens: [] }));
+    expect(past.map(({ token }) => token)).toEqual([9, 8]);
+  });
+
+  test("ends where the context does, and refuses a prompt that fills it", async () => {
+    const model = modelOn(new FakeSession());
+    expect(await collect(model.generate(Array(10).fill(0), { stopTokens: [] }))).toHaveLength(2);
+    await expect(collect(model.generate(Array(12).fill(0)))).rejects.toMatchObject({ code: "context-full" });
+  });
+
+  test("takes text and conversations", async () => {
+    const session = new FakeSession();
+    const model = modelOn(session);
+    await collect(model.generate("12", { maxNewTokens: 1 }));
+    await collect(model.generate([{ role: "user", content: "x" }], { maxNewTokens: 1 }));
+    expect(session.fed).toEqual([[1, 2], [1, 2]]);
+  });
+
+  test.each([[[]], [[1, 10]], [[-1]], [[1.5]]])("refuses the tokens %j", async (ids) => {
+    await expect(collect(modelOn(new FakeSession()).generate(ids))).rejects.toMatchObject({ code: "bad-input" });
+  });
+
+  test("stops on request and frees its cache", async () => {
+    const session = new FakeSession();
+    const controller = new AbortController();
+    const model = modelOn(session);
+    const answer = model.generate([1, 2], { signal: controller.signal, stopTokens: [] });
+    await answer.next();
+    controller.abort();
+    await expect(answer.next()).rejects.toMatchObject({ code: "aborted" });
+    expect(session.live).toBe(0);
+    expect(await collect(model.generate([1], { maxNewTokens: 1 }))).toHaveLength(1);
+  });
+
+  test("answers one call at a time, and none after dispose", async () => {
+    const model = modelOn(new FakeSession());
+    const answer = model.generate([1, 2]);
+    await answer.next();
+    await expect(collect(model.generate([1]))).rejects.toMatchObject({ code: "busy" });
+    await expect(model.dispose()).rejects.toMatchObject({ code: "busy" });
+    await answer.return();
+    await model.dispose();
+    await expect(collect(model.generate([1]))).rejects.toMatchObject({ code: "disposed" });
+  });
+
+  test("reports a failed run and a lost device by their codes", async () => {
+    const session = new FakeSession();
+    session.fail = new Error("out of memory");
+    await expect(collect(modelOn(session).generate([1]))).rejects.toMatchObject({ code: "run-failed" });
+    const lost = Promise.reject(Object.assign(new Error("gone"), { code: "device-lost" }));
+    lost.catch(() => undefined);
+    const dead = new FakeSession();
+    dead.run = () => new Promise(() => undefined);
+    await expect(collect(modelOn(dead, 4, lost).generate([1]))).rejects.toThrow(/gone/);
+  });
+});
+
+test("score gives every position's logits, block by block", async () => {
+  const blocks = await collect(modelOn(new FakeSession()).score([1, 2, 3, 4, 5], { chunk: 2 }));
+  expect(blocks.map(({ start, rows }) => [start, rows])).toEqual([[0, 2], [2, 2], [4, 1]]);
+  const rows = blocks.flatMap(({ rows, vocabulary, logits }) =>
+    Array.from({ length: rows }, (_, row) => logits.subarray(row * vocabulary, (row + 1) * vocabulary).indexOf(1)),
+  );
+  expect(rows).toEqual([1, 3, 6, 0, 5]);
+});
+
+test("a graph that wants an unknown input is refused by its name", () => {
+  const session = new FakeSession();
+  session.inputNames.push("cache_position");
+  expect(() => modelOn(session)).toThrow(expect.objectContaining({ code: "graph-unsupported", message: expect.stringContaining("cache_position") }));
+});
+
+test("cache outputs are named as in the conventional graph", () => {
+  expect(presentNames(2)).toEqual(["present.0.key", "present.0.value", "present.1.key", "present.1.value"]);
+});
+
+test("session options are nested at their dots", () => {
+  expect(nest({ "session.disable_quant_qdq": "1", "session.x.y": "2", z: "3" })).toEqual({
+    session: { disable_quant_qdq: "1", x: { y: "2" } },
+    z: "3",
+  });
+});

@@ -1,0 +1,149 @@
+import { expect, test } from "vitest";
+
+import { Obtainer, type Progress } from "../runtime/obtain.ts";
+import { type ChunkStore, MemoryStore, OpfsStore } from "../runtime/store.ts";
+import { FakeDirectory } from "./fake_opfs.ts";
+import { BASE, bytesOf, describeFile, FakeServer, hex } from "./server.ts";
+
+const CHUNK = 16;
+const CONTENTS = new Map([
+  ["a", bytesOf(100, 1)],
+  ["b", bytesOf(40, 2)],
+  ["empty", new Uint8Array()],
+]);
+const FILES = Array.from(CONTENTS, ([path, bytes]) => describeFile(path, bytes, CHUNK));
+
+class Scene {
+  readonly server = new FakeServer();
+  readonly disk = new FakeDirectory();
+  notes: string[] = [];
+  progress: Progress[] = [];
+
+  constructor() {
+    for (const [path, bytes] of CONTENTS) this.server.files.set(path, bytes);
+  }
+
+  async obtainer(options: { store?: ChunkStore; signal?: AbortSignal } = {}): Promise<Obtainer> {
+    return new Obtainer({
+      base: BASE,
+      chunkSize: CHUNK,
+      store: options.store ?? (await OpfsStore.open(this.disk.asHandle())),
+      transport: this.server.transport(options.signal ? { signal: options.signal } : {}),
+      notes: this.notes,
+      onProgress: (progress) => this.progress.push(progress),
+    });
+  }
+
+  async chunks(): Promise<Map<string, Uint8Array<ArrayBuffer>>> {
+    const root = await this.disk.getDirectoryHandle("tabwright");
+    return (await root.getDirectoryHandle("chunks")).files;
+  }
+}
+
+async function expectContents(files: Map<string, Blob>, count = CONTENTS.size): Promise<void> {
+  expect(files.size).toBe(count);
+  for (const [path, blob] of files) {
+    expect(new Uint8Array(await blob.arrayBuffer())).toEqual(CONTENTS.get(path));
+  }
+}
+
+test("a cold load fetches each file once and keeps its chunks by digest", async () => {
+  const scene = new Scene();
+  const obtainer = await scene.obtainer();
+  await expectContents(await obtainer.obtain(FILES));
+  expect(scene.server.requests.map(({ path, range }) => [path, range])).toEqual([["a", undefined], ["b", undefined]]);
+  expect(obtainer).toMatchObject({ bytesFetched: 140, bytesFromStore: 0, lasting: true });
+  for (const [name, bytes] of await scene.chunks()) expect(hex(bytes)).toBe(name);
+  expect(scene.progress.at(-1)).toMatchObject({ phase: "download", done: 140, total: 140 });
+});
+
+test("a warm load asks the server for nothing", async () => {
+  const scene = new Scene();
+  await (await scene.obtainer()).obtain(FILES);
+  scene.server.online = false;
+  const warm = await scene.obtainer();
+  await expectContents(await warm.obtain(FILES));
+  expect(warm).toMatchObject({ bytesFetched: 0, bytesFromStore: 140 });
+});
+
+test("missing and damaged chunks are fetched by runs, and written anew", async () => {
+  const scene = new Scene();
+  await (await scene.obtainer()).obtain(FILES);
+  const chunks = await scene.chunks();
+  const [, second, third, , fifth] = FILES[0]?.chunks ?? [];
+  chunks.delete(second as string);
+  chunks.set(third as string, bytesOf(16, 9));
+  chunks.set(fifth as string, bytesOf(3, 9));
+  scene.server.requests.length = 0;
+
+  await expectContents(await (await scene.obtainer()).obtain(FILES));
+  expect(scene.server.requests).toEqual([
+    { path: "a", range: "bytes=16-47" },
+    { path: "a", range: "bytes=64-79" },
+  ]);
+  for (const [name, bytes] of chunks) expect(hex(bytes)).toBe(name);
+});
+
+test("a changed file is refused by name, and its bad chunk is not kept", async () => {
+  const scene = new Scene();
+  const bad = bytesOf(100, 1);
+  bad[50] = (bad[50] as number) ^ 1;
+  scene.server.files.set("a", bad);
+  const loading = (await scene.obtainer()).obtain(FILES);
+  await expect(loading).rejects.toMatchObject({ code: "chunk-corrupt", message: expect.stringMatching(/^a: bytes 48 to 63/) });
+  for (const [name, bytes] of await scene.chunks()) expect(hex(bytes)).toBe(name);
+});
+
+test("a broken connection is taken up where it broke", async () => {
+  const scene = new Scene();
+  scene.server.breakAfter = { bytes: 39, times: 1 };
+  await expectContents(await (await scene.obtainer()).obtain(FILES.slice(0, 1)), 1);
+  expect(scene.server.requests.map(({ range }) => range)).toEqual([undefined, "bytes=32-99"]);
+});
+
+test("a file that always ends early is refused after three attempts", async () => {
+  const scene = new Scene();
+  scene.server.truncateTo = 5;
+  await expect((await scene.obtainer()).obtain(FILES.slice(0, 1))).rejects.toMatchObject({ code: "truncated" });
+  expect(scene.server.requests).toHaveLength(3);
+});
+
+test("a full disk is noted, and the load goes on from memory", async () => {
+  const scene = new Scene();
+  scene.disk.quota = 50;
+  const obtainer = await scene.obtainer();
+  await expectContents(await obtainer.obtain(FILES));
+  expect(obtainer.lasting).toBe(false);
+  expect(scene.notes).toEqual([expect.stringContaining("not everything is kept")]);
+  expect((await scene.chunks()).size).toBe(3);
+});
+
+test("without a lasting store everything stays in memory", async () => {
+  const scene = new Scene();
+  const obtainer = await scene.obtainer({ store: new MemoryStore() });
+  await expectContents(await obtainer.obtain(FILES));
+  expect(obtainer.lasting).toBe(false);
+});
+
+test("one failure stops the other downloads", async () => {
+  const scene = new Scene();
+  scene.server.files.delete("b");
+  scene.server.piece = 1;
+  await expect((await scene.obtainer()).obtain(FILES)).rejects.toMatchObject({ code: "file-missing" });
+});
+
+test("stops on request", async () => {
+  const scene = new Scene();
+  const controller = new AbortController();
+  scene.server.silent = true;
+  const loading = (await scene.obtainer({ signal: controller.signal })).obtain(FILES);
+  controller.abort();
+  await expect(loading).rejects.toMatchObject({ code: "aborted" });
+});
+
+test("a stored manifest is found again by its address", async () => {
+  const store = await OpfsStore.open(new FakeDirectory().asHandle());
+  await store.putManifest(`${BASE}manifest.json`, bytesOf(9));
+  expect(await store.getManifest(`${BASE}manifest.json`)).toEqual(bytesOf(9));
+  expect(await store.getManifest(`${BASE}other.json`)).toBeUndefined();
+});

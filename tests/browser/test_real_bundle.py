@@ -1,0 +1,202 @@
+"""The whole way, small: a compressed checkpoint, its bundle, PyTorch and a real Chromium.
+
+Nothing is faked here: the runtime that ships loads a bundle that the exporter wrote, on
+both execution providers, and is compared with transformers in fp32.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from browser_harness.browsers import find_browser
+from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.flags import flags_for
+from browser_harness.launch import driver, launch
+from browser_harness.measure import measure
+from browser_harness.plan import PAGE, PLANS, Options, Plan, PlanName
+from browser_harness.serve import StaticServer
+from browser_harness.tab import PageFailure
+from exporter.pipeline import export
+from exporter.reference.make import make_reference
+from manifests.bundle import MANIFEST_NAME, read_manifest
+from manifests.page import LoadRequest
+from manifests.report import Parity, Report, TargetReport
+from targets import find_targets
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
+
+RUNTIME = PAGE.parent / "bundle"
+NAMES = ("webgpu-q4", "wasm-q4")
+_BRIEF = replace(
+    PLANS["full"],
+    warm_loads=1,
+    prefill_lengths=(16,),
+    prefill_repetitions=1,
+    decode_runs=1,
+    decode_tokens=8,
+    greedy_tokens=8,
+)
+#: Brief, but scoring everything on the CPU, and more than 16 tokens in a row on the GPU.
+BRIEF: dict[PlanName, Plan] = {
+    "full": _BRIEF,
+    "software": replace(_BRIEF, score_texts=2, score_tokens=40),
+}
+POSITIONS = {"webgpu-q4": 80, "wasm-q4": 300}
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("out") / "bundle"
+    export(tiny_checkpoint("w4a16-g32"), find_targets(NAMES), out, runtime=RUNTIME)
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Path, tiny_checkpoint: Callable[[str], Path]) -> Report:
+    reference = bundle.parent / "reference.json"
+    make_reference(tiny_checkpoint("w4a16-g32"), bundle, reference, device="cpu")
+    return measure(bundle, reference, options=Options(adapter="software", plans=BRIEF))
+
+
+def _parity(report: TargetReport) -> Parity:
+    assert report.failure is None, report.failure
+    assert report.parity is not None
+    return report.parity
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_browser_answers_as_pytorch_does(name: str, report: Report) -> None:
+    parity = _parity(report.targets[name])
+    assert all(check.equal for check in parity.tokens)
+    assert all(check.equal for check in parity.chats)
+    assert parity.runtime.positions >= POSITIONS[name]
+    assert parity.runtime.top1 == 1
+    assert parity.runtime.max_abs_logit < 1e-3
+    assert {check.outcome for check in parity.greedy} <= {"exact", "near-tie"}
+
+
+def test_the_software_adapter_is_said(report: Report) -> None:
+    gpu = report.targets["webgpu-q4"]
+    assert gpu.software_adapter
+    assert gpu.adapter is not None
+    assert gpu.adapter.is_fallback
+    assert any("software adapter" in note for note in gpu.notes)
+    assert not report.targets["wasm-q4"].software_adapter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_memory_are_measured(name: str, report: Report, bundle: Path) -> None:
+    target = report.targets[name]
+    manifest = read_manifest(bundle)
+    weights = manifest.weights["q4"].shards
+    sizes = {file.path: file.size for file in manifest.files}
+    [cold] = target.cold
+    assert cold.timings.bytes_fetched >= sum(sizes[shard] for shard in weights)
+    assert cold.bytes_on_wire >= cold.timings.bytes_fetched
+    for warm in target.warm:
+        assert warm.bytes_on_wire == 0
+        assert warm.timings.bytes_fetched == 0
+        assert warm.timings.bytes_from_store == cold.timings.bytes_fetched
+    assert target.memory is not None
+    assert target.memory.peak.renderer_pss > 0
+    gpu_peak = max(point.gpu_buffers or 0 for point in target.memory.timeline)
+    assert (gpu_peak > 0) == (name == "webgpu-q4")
+    assert target.console == ()
+
+
+def _small_files(bundle: Path) -> list[str]:
+    return [file.path for file in read_manifest(bundle).files]
+
+
+def test_the_page_refuses_a_flipped_bit_in_any_file(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    asyncio.run(_flip_each(copy))
+
+
+async def _flip_each(bundle: Path) -> None:
+    names = [*_small_files(bundle), MANIFEST_NAME]
+    async with driver() as playwright:
+        with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
+            for name in names:
+                original = (bundle / name).read_bytes()
+                damaged = bytearray(original)
+                damaged[len(damaged) // 2] ^= 1
+                (bundle / name).write_bytes(damaged)
+                async with launch(playwright, adapter="none") as session:
+                    page = MeasurePage(await session.new_tab(), call_seconds=60)
+                    with pytest.raises(PageFailure) as caught:
+                        await _load(page, site)
+                assert Path(name).name in str(caught.value) or caught.value.code in {
+                    "seal-broken",
+                    "manifest-invalid",
+                    "page-unreachable",
+                }, (name, str(caught.value))
+                (bundle / name).write_bytes(original)
+            async with launch(playwright, adapter="none") as session:
+                await _load(MeasurePage(await session.new_tab(), call_seconds=60), site)
+
+
+async def _load(page: MeasurePage, site: StaticServer) -> None:
+    await page.tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+    url = f"{site.url}/bundle/{MANIFEST_NAME}"
+    await page.load(LoadRequest(manifest_url=url, target="wasm-q4", threads=1), seconds=60)
+
+
+def test_the_chat_page_works_after_the_server_is_gone(bundle: Path, tmp_path: Path) -> None:
+    asyncio.run(_chat_offline(bundle, tmp_path / "profile"))
+
+
+async def _chat_offline(bundle: Path, profile: Path) -> None:
+    async with async_playwright() as playwright:
+        browser = find_browser(None, Path(playwright.chromium.executable_path))
+        context = await playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=browser.executable,
+            args=list(flags_for("none")),
+            chromium_sandbox=True,
+        )
+        try:
+            page = await context.new_page()
+            foreign: list[str] = []
+            with StaticServer({"/": bundle}) as site:
+                page.on("request", lambda request: _note_foreign(request.url, site.url, foreign))
+                await page.goto(f"{site.url}/?target=wasm-q4")
+                first = await _chat(page)
+                await page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+            await page.reload()
+            assert await _chat(page) == first
+            assert "offline" in (await page.text_content("#target") or "")
+            assert foreign == []
+        finally:
+            await context.close()
+
+
+def _note_foreign(url: str, own: str, foreign: list[str]) -> None:
+    if not url.startswith((own, "data:", "blob:" + own)):
+        foreign.append(url)
+
+
+async def _chat(page: Page) -> str:
+    """Say hello and give the answer's beginning."""
+    await page.wait_for_selector("#input:enabled", timeout=60_000)
+    await page.fill("#input", "hello")
+    await page.click("#send")
+    await page.wait_for_function(
+        "document.querySelector('.message.assistant')?.textContent.length >= 20", timeout=60_000
+    )
+    if await page.is_visible("#stop"):
+        await page.click("#stop")
+    await page.wait_for_selector("#send:visible", timeout=30_000)
+    assert await page.is_hidden("#error"), await page.text_content("#error")
+    answer = await page.text_content(".message.assistant")
+    return (answer or "")[:20]
