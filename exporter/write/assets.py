@@ -9,7 +9,7 @@ from typing import Any
 from exporter.checkpoint import Checkpoint
 from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
 from exporter.write import files
-from exporter.write.errors import RuntimeMissing
+from exporter.write.errors import PageNotBuilt
 from manifests.bundle import File, TargetEntry, WeightSet
 
 
@@ -45,10 +45,10 @@ def copy_runtime(stage: Path, runtime: Path) -> list[File]:
     """Copy the page's files as they are.
 
     Raises:
-        RuntimeMissing: they were not built.
+        PageNotBuilt: they were not built.
     """
     if not (runtime / "index.html").is_file():
-        raise RuntimeMissing(runtime)
+        raise PageNotBuilt(runtime)
     paths = sorted(path for path in runtime.rglob("*") if path.is_file())
     return [
         files.add(stage, path.relative_to(runtime).as_posix(), path.read_bytes()) for path in paths

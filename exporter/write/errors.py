@@ -41,13 +41,13 @@ class TensorTooLarge(BadInput):
         )
 
 
-class RuntimeMissing(EnvironmentProblem):
-    """The page's files are not there: a source tree that was not built."""
+class PageNotBuilt(EnvironmentProblem):
+    """The page that every bundle carries is not there: a source tree that was not built."""
 
-    code = "runtime-missing"
+    code = "page-not-built"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: the page was not built", "run `make setup` in the source tree")
+        super().__init__(f"{path}: the page was not built", "run 'make setup' in the source tree")
 
 
 class FileMissing(BadInput):

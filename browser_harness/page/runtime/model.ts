@@ -1,3 +1,4 @@
+import { breathe } from "./breathe.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import type { Forward, Logits } from "./forward.ts";
 import { makeSampler, type SamplingOptions } from "./sampling.ts";
@@ -104,7 +105,10 @@ export class Model {
         const last = made === count;
         const text = decoder.push(token) + (last ? decoder.flush() : "");
         yield { token, text, atMs: performance.now() - start };
-        if (!last) logits = await this.#forward.step([token], 1);
+        if (last) return;
+        await breathe();
+        throwIfAborted(options.signal);
+        logits = await this.#forward.step([token], 1);
       }
     } finally {
       this.#leave();
@@ -129,6 +133,7 @@ export class Model {
         throwIfAborted(options.signal);
         const { rows, vocabulary, data } = await this.#forward.step(ids.slice(start, start + chunk), 0);
         yield { start, rows, vocabulary, logits: data };
+        await breathe();
       }
     } finally {
       this.#leave();
@@ -145,12 +150,13 @@ export class Model {
   }
 
   async #prefill(ids: readonly number[], signal: AbortSignal | undefined): Promise<Logits> {
+    throwIfAborted(signal);
     const tail = Math.floor((ids.length - 1) / this.#prefillChunk) * this.#prefillChunk;
     for (let start = 0; start < tail; start += this.#prefillChunk) {
-      throwIfAborted(signal);
       await this.#forward.step(ids.slice(start, start + this.#prefillChunk), 1);
+      await breathe();
+      throwIfAborted(signal);
     }
-    throwIfAborted(signal);
     return await this.#forward.step(ids.slice(tail), 1);
   }
 
