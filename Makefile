@@ -16,6 +16,8 @@ export HF_HUB_OFFLINE := 1
 PYTHON_READY := $(VENV)/.installed
 BROWSER_READY := $(VENV)/.browser
 NODE_READY := $(PAGE)/node_modules/.package-lock.json
+PEERS := tests/bench/peers
+PEERS_READY := $(PEERS)/node_modules/.package-lock.json
 PAGE_READY := $(PAGE)/dist/.built
 PAGE_SOURCES := $(shell find $(PAGE) \( -name node_modules -o -name dist \) -prune -o -type f -print)
 
@@ -36,6 +38,11 @@ demo: setup ## export a real model, run it in Chromium, judge it: build/demo
 test: setup ## every test, real Chromium included
 	$(BIN)/pytest
 	npm --prefix $(PAGE) test
+
+.PHONY: bench
+bench: setup $(PEERS_READY) ## speed against wllama, memory of the export: docs/benchmarks.md
+	$(BIN)/python -m tests.bench.decode --samples build/bench/decode.json
+	$(BIN)/python -m tests.bench.memory
 
 .PHONY: lint
 lint: setup ## every linter and type checker, and the generated files against their source
@@ -61,6 +68,10 @@ $(PYTHON_READY): pyproject.toml constraints.txt
 
 $(NODE_READY): $(PAGE)/package.json $(PAGE)/package-lock.json
 	npm ci --prefix $(PAGE) --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(PEERS_READY): $(PEERS)/package.json $(PEERS)/package-lock.json
+	npm ci --prefix $(PEERS) --no-audit --no-fund --loglevel=error
 	touch $@
 
 $(PAGE_READY): $(NODE_READY) $(PAGE_SOURCES)

@@ -152,6 +152,28 @@ async def _load(page: MeasurePage, site: StaticServer) -> None:
     await page.load(LoadRequest(manifest_url=url, target="wasm-q4", threads=1), seconds=60)
 
 
+_TURNS = """async (tokens) => {
+  let turns = 0;
+  const timer = setInterval(() => turns++);
+  await tabwrightMeasure.generate([5, 6, 7], tokens, true);
+  clearInterval(timer);
+  return turns;
+}"""
+
+
+def test_the_page_stays_alive_while_it_generates(bundle: Path) -> None:
+    asyncio.run(_count_turns(bundle))
+
+
+async def _count_turns(bundle: Path) -> None:
+    async with driver() as playwright, launch(playwright, adapter="none") as session:
+        with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
+            page = MeasurePage(await session.new_tab(), call_seconds=60)
+            await _load(page, site)
+            turns = await page.tab.evaluate(_TURNS, 200, seconds=60, doing="counting turns")
+    assert turns > 5
+
+
 def test_the_chat_page_works_after_the_server_is_gone(bundle: Path, tmp_path: Path) -> None:
     asyncio.run(_chat_offline(bundle, tmp_path / "profile"))
 
@@ -192,7 +214,8 @@ async def _chat(page: Page) -> str:
     await page.fill("#input", "hello")
     await page.click("#send")
     await page.wait_for_function(
-        "document.querySelector('.message.assistant')?.textContent.length >= 20", timeout=60_000
+        "() => document.querySelector('.message.assistant')?.textContent.length >= 20",
+        timeout=60_000,
     )
     if await page.is_visible("#stop"):
         await page.click("#stop")

@@ -187,19 +187,3 @@ test("session options are nested at their dots", () => {
     z: "3",
   });
 });
-
-test("a generation lets the page's other tasks run between its tokens", async () => {
-  const model = modelOn(new FakeSession());
-  let turns = 0;
-  let next: NodeJS.Immediate;
-  const turn = () => {
-    turns++;
-    next = setImmediate(turn);
-  };
-  next = setImmediate(turn);
-  const seen: number[] = [];
-  for await (const _ of model.generate([1], { stopTokens: [] })) seen.push(turns);
-  clearImmediate(next);
-  expect(seen).toHaveLength(11);
-  expect(seen.at(-1)).toBeGreaterThan(5);
-});
