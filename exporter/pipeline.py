@@ -66,11 +66,12 @@ def export(
     """
     staging.check_output(out, force=force)
     checkpoint = open_checkpoint(checkpoint_path)
-    check_architecture(checkpoint.path / "config.json", checkpoint.config)
-    own_context = int(checkpoint.config["max_position_embeddings"])
+    config_path = checkpoint.path / "config.json"
+    check_architecture(config_path, checkpoint.decoder.model_type)
+    own_context = checkpoint.decoder.max_position_embeddings
     context = min(own_context, context_length or DEFAULT_CONTEXT)
     skeletons = {
-        dtype: build_skeleton(checkpoint.config, dtype, context)
+        dtype: build_skeleton(config_path, checkpoint.config, dtype, context)
         for dtype in dict.fromkeys(target.activation_dtype for target in targets)
     }
     selected = checkpoint.select(weight_shapes(next(iter(skeletons.values()))))

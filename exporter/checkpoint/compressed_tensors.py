@@ -9,21 +9,19 @@ https://github.com/vllm-project/compressed-tensors and verified against its deco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from exporter.checkpoint.config import Part, read_part
 from exporter.checkpoint.errors import TensorMissing, UnsupportedScheme, WrongShape
 from exporter.checkpoint.safetensors_file import StoredTensor
 
-SUPPORTED = (
-    "compressed-tensors pack-quantized int4 and int8 (W4A16, W8A16)",
-    "plain bfloat16, float16 and float32 safetensors",
-)
 _SUFFIX = ".weight_packed"
 _WORD = 32
 
@@ -86,52 +84,73 @@ def _unpack(words: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return codes
 
 
-def check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a ``quantization_config`` that this file does not read.
+class _Weights(Part):
+    num_bits: int
+    type: str
+
+
+class _Group(Part):
+    format: str | None = None
+    weights: _Weights | None = None
+    input_activations: object = None
+
+
+class _Transforms(Part):
+    config_groups: dict[str, object] = Field(default_factory=dict)
+
+
+class _Config(Part):
+    format: str | None = None
+    config_groups: dict[str, _Group] = Field(default_factory=dict)
+    kv_cache_scheme: object = None
+    transform_config: _Transforms = _Transforms()
+
+
+class CompressedTensors:
+    """The format, as :class:`exporter.checkpoint.formats.Reader` asks.
+
+    Each linear's scheme is read off its own tensors, so mixed checkpoints work; the
+    config is read only to refuse what no tensor would show.
 
     Raises:
-        UnsupportedScheme: names the scheme, and what is supported.
+        UnsupportedScheme: another kind of compressed-tensors.
     """
-    method = config.get("quant_method", "unnamed")
-    if method != "compressed-tensors":
-        raise UnsupportedScheme(path, str(method), SUPPORTED)
-    groups = config.get("config_groups") or {}
-    for name, group in groups.items():
-        form = group.get("format") or config.get("format")
-        weights = group.get("weights") or {}
-        bits, kind = weights.get("num_bits"), weights.get("type")
-        if form != "pack-quantized" or kind != "int" or bits not in (4, 8):
-            label = f"compressed-tensors {form} {kind}{bits} ({name})"
-            raise UnsupportedScheme(path, label, SUPPORTED)
-        if group.get("input_activations") is not None:
-            label = f"compressed-tensors {form} with quantised activations ({name})"
-            raise UnsupportedScheme(path, label, SUPPORTED)
-    if config.get("kv_cache_scheme") is not None:
-        raise UnsupportedScheme(path, "compressed-tensors with a quantised KV cache", SUPPORTED)
-    if (config.get("transform_config") or {}).get("config_groups"):
-        raise UnsupportedScheme(path, "compressed-tensors with transforms", SUPPORTED)
+
+    name = "compressed-tensors"
+
+    def __init__(self, config: object, path: Path) -> None:
+        read = read_part(_Config, config, path, "quantization_config")
+        for name, group in read.config_groups.items():
+            _check_group(name, group, group.format or read.format, path)
+        if read.kv_cache_scheme is not None:
+            raise UnsupportedScheme(path, "compressed-tensors with a quantised KV cache")
+        if read.transform_config.config_groups:
+            raise UnsupportedScheme(path, "compressed-tensors with transforms")
+
+    def read(self, tensors: dict[str, StoredTensor]) -> Iterator[PackQuantized]:
+        """Take every packed linear out of ``tensors``."""
+        for key in [name for name in tensors if name.endswith(_SUFFIX)]:
+            module = key.removesuffix(_SUFFIX)
+            packed = tensors.pop(key)
+            scale = _take(tensors, packed.path, f"{module}.weight_scale")
+            shape = tuple(
+                int(n) for n in _take(tensors, packed.path, f"{module}.weight_shape").read()
+            )
+            if f"{module}.weight_g_idx" in tensors:
+                raise UnsupportedScheme(packed.path, f"activation ordering of {module}")
+            yield _linear(
+                module, shape, packed, scale, tensors.pop(f"{module}.weight_zero_point", None)
+            )
 
 
-def read_linears(tensors: dict[str, StoredTensor]) -> Iterator[PackQuantized]:
-    """Take every packed linear out of ``tensors``.
-
-    Each linear's scheme is read off its own tensors, so mixed checkpoints work.
-
-    Raises:
-        TensorMissing: a packed weight without its scale or shape.
-        WrongShape: parts of one linear that contradict each other.
-        UnsupportedScheme: activation ordering.
-    """
-    for key in [name for name in tensors if name.endswith(_SUFFIX)]:
-        module = key.removesuffix(_SUFFIX)
-        packed = tensors.pop(key)
-        scale = _take(tensors, packed.path, f"{module}.weight_scale")
-        shape = tuple(int(n) for n in _take(tensors, packed.path, f"{module}.weight_shape").read())
-        if f"{module}.weight_g_idx" in tensors:
-            raise UnsupportedScheme(packed.path, f"activation ordering of {module}", SUPPORTED)
-        yield _linear(
-            module, shape, packed, scale, tensors.pop(f"{module}.weight_zero_point", None)
-        )
+def _check_group(name: str, group: _Group, form: str | None, path: Path) -> None:
+    weights = group.weights
+    kind = f"{weights.type}{weights.num_bits}" if weights else "without weights"
+    label = f"compressed-tensors {form} {kind} ({name})"
+    if form != "pack-quantized" or kind not in ("int4", "int8"):
+        raise UnsupportedScheme(path, label)
+    if group.input_activations is not None:
+        raise UnsupportedScheme(path, f"{label} with quantised activations")
 
 
 def _take(tensors: dict[str, StoredTensor], path: Path, name: str) -> StoredTensor:

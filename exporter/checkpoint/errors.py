@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from exporter.checkpoint.schemes import SUPPORTED
 from manifests.errors import BadInput
 
 
@@ -81,14 +82,14 @@ class WrongShape(BadInput):
 
 
 class UnsupportedScheme(BadInput):
-    """A compression scheme that is not read yet."""
+    """A compression scheme, or a part of one, that is not read."""
 
     code = "unsupported-scheme"
 
-    def __init__(self, path: Path, scheme: str, supported: Iterable[str]) -> None:
+    def __init__(self, path: Path, scheme: str) -> None:
         super().__init__(
             f"{path}: compression scheme {scheme} is not supported",
-            f"supported: {', '.join(supported)}",
+            f"supported: {'; '.join(SUPPORTED)}",
         )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.checkpoint import compressed_tensors
+from exporter.checkpoint.config import DecoderConfig, read_json, read_part
 from exporter.checkpoint.errors import (
     NotACheckpoint,
     PickleRefused,
@@ -19,8 +18,9 @@ from exporter.checkpoint.errors import (
     TensorUnknown,
     WrongShape,
 )
+from exporter.checkpoint.formats import find_reader
 from exporter.checkpoint.safetensors_file import StoredTensor, open_safetensors
-from exporter.checkpoint.weights import Dense, Packed
+from exporter.checkpoint.weights import Dense, Packed, Stored
 from manifests.bundle import Source, SourceFile
 from manifests.progress import Progress, silent
 
@@ -31,7 +31,6 @@ OPTIONAL_FILES = ("chat_template.jinja", "generation_config.json")
 HEAD = "lm_head.weight"
 #: Buffers that older versions of transformers saved and every version recomputes.
 _DERIVED = ("rotary_emb.inv_freq", "self_attn.bias", "self_attn.masked_bias")
-_MAX_JSON_BYTES = 64 << 20
 _READ = 1 << 20
 
 
@@ -41,12 +40,14 @@ class Checkpoint:
 
     Attributes:
         config: ``config.json``, without its ``quantization_config``.
+        decoder: what we read of it, checked.
         weights: by the module's weight name, in file order.
     """
 
     path: Path
     format: str
     config: dict[str, Any]
+    decoder: DecoderConfig
     weights: dict[str, Dense | Packed]
     weight_files: tuple[Path, ...]
 
@@ -118,47 +119,37 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise NotACheckpoint(path, "no such folder")
-    config = _read_json(path / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise NotACheckpoint(path, "config.json names no model_type")
+    config_path = path / "config.json"
+    config = read_json(config_path)
+    decoder = read_part(DecoderConfig, config, config_path)
     for name in TOKENIZER_FILES:
         if not (path / name).is_file():
             raise NotACheckpoint(path, f"{name} is missing")
     scheme = config.pop("quantization_config", None)
-    if scheme is not None:
-        compressed_tensors.check_config(path / "config.json", scheme)
+    reader = find_reader(scheme, config_path) if scheme is not None else None
     files = _weight_files(path)
+    tensors = _open_all(files)
+    weights: dict[str, Dense | Packed] = {}
+    if reader is not None:
+        weights |= {weight.name: weight for weight in reader.read(tensors)}
+    weights |= {name: Stored(tensor) for name, tensor in tensors.items()}
+    label = reader.name if reader is not None else "safetensors"
+    return Checkpoint(path, label, config, decoder, weights, files)
+
+
+def _open_all(files: tuple[Path, ...]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for name, tensor in open_safetensors(file).items():
             if name in tensors:
                 raise ShardCorrupt(file, f"tensor {name} is in two files")
             tensors[name] = tensor
-    weights: dict[str, Dense | Packed] = {
-        linear.name: linear for linear in compressed_tensors.read_linears(tensors)
-    }
-    weights |= {name: Dense(tensor) for name, tensor in tensors.items()}
-    label = "safetensors" if scheme is None else str(scheme["quant_method"])
-    return Checkpoint(path, label, config, weights, files)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise NotACheckpoint(path.parent, f"{path.name} is missing")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise NotACheckpoint(path.parent, f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise NotACheckpoint(path.parent, f"{path.name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise NotACheckpoint(path.parent, f"{path.name} is not a JSON object")
-    return value
+    return tensors
 
 
 def _weight_files(path: Path) -> tuple[Path, ...]:
     if (path / INDEX).is_file():
-        weight_map = _read_json(path / INDEX).get("weight_map")
+        weight_map = read_json(path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise NotACheckpoint(path, f"{INDEX} has no weight_map")
         files = []

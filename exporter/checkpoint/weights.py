@@ -5,6 +5,7 @@ Both are read in blocks of rows, so that memory stays that of one block.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,41 @@ def row_blocks(rows: int, columns: int, multiple: int = 1) -> Iterator[tuple[int
         yield start, min(start + step, rows)
 
 
+class Dense(ABC):
+    """A tensor whose values are floats, or can only be had as floats."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The module's weight name, e.g. ``model.layers.0.mlp.up_proj.weight``."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The file it is in."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+
+    @property
+    @abstractmethod
+    def scheme(self) -> str:
+        """How the checkpoint keeps it, in words for the ledger."""
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Values of rows ``start:stop``, float32."""
+
+    def values(self) -> NDArray[np.float32]:
+        """All values, float32."""
+        return self.rows(0, self.shape[0])
+
+
 @dataclass(frozen=True)
-class Dense:
-    """A float tensor."""
+class Stored(Dense):
+    """A tensor that the file holds as floats; bf16, fp16 and fp32 are exact in float32."""
 
     stored: StoredTensor
 
@@ -41,27 +74,23 @@ class Dense:
         return self.stored.name
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-        return self.stored.shape
-
-    @property
     def path(self) -> Path:
         """The file it is in."""
         return self.stored.path
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.stored.shape
+
+    @property
     def scheme(self) -> str:
-        """How the checkpoint keeps it, in words for the ledger."""
+        """The file's dtype."""
         return self.stored.dtype.name
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Values of rows ``start:stop``, float32; exact for bf16, fp16 and fp32."""
+        """Values of rows ``start:stop``, float32."""
         return self.stored.read_rows(start, stop).astype(np.float32)
-
-    def values(self) -> NDArray[np.float32]:
-        """All values, float32."""
-        return self.stored.read().astype(np.float32)
 
 
 class Packed(Protocol):

@@ -17,6 +17,7 @@ import mobius
 import onnx_ir as ir
 
 from exporter.checkpoint.errors import UnsupportedArchitecture
+from manifests.errors import BadInput
 
 #: Families whose graphs are compared with transformers in the tests.
 FAMILIES = ("llama",)
@@ -32,30 +33,51 @@ mobius.register_ep(
 )
 
 
-def check_architecture(path: Path, config: dict[str, Any]) -> None:
+class GraphUndeclared(BadInput):
+    """mobius-onnx cannot make a graph of this config."""
+
+    code = "graph-undeclared"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: no decoder graph can be declared from it: {reason}",
+            "load the checkpoint in transformers: if that works, report this with the config",
+        )
+
+
+def check_architecture(path: Path, model_type: str) -> None:
     """Refuse a family whose graph was never compared with transformers.
 
     Raises:
         UnsupportedArchitecture: names it, and what is supported.
     """
-    if config["model_type"] not in FAMILIES:
-        raise UnsupportedArchitecture(path, config["model_type"], FAMILIES)
+    if model_type not in FAMILIES:
+        raise UnsupportedArchitecture(path, model_type, FAMILIES)
 
 
-def build_skeleton(config: dict[str, Any], dtype: str, context_length: int) -> ir.Model:
+def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_length: int) -> ir.Model:
     """Declare the decoder graph of ``config``, with named float initializers but no values.
 
     Args:
-        config: ``config.json`` without ``quantization_config``.
+        path: of config.json, for errors.
+        config: what it holds, without ``quantization_config``.
         dtype: ``float32`` or ``float16``, of the activations.
         context_length: positions that the rotary tables reach.
+
+    Raises:
+        GraphUndeclared: the config is not one that the architecture can have.
     """
     config = {**config, "max_position_embeddings": context_length}
     with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))
-        package = mobius.build(
-            folder, dtype=_DTYPES[dtype], load_weights=False, execution_provider=_EP
-        )
+        try:
+            package = mobius.build(
+                folder, dtype=_DTYPES[dtype], load_weights=False, execution_provider=_EP
+            )
+        except Exception as error:
+            # transformers and mobius raise whatever a strange value led them to.
+            reason = str(error).splitlines() or [type(error).__name__]
+            raise GraphUndeclared(path, reason[0]) from error
     model: ir.Model = package["model"]
     model.graph.name = str(config["model_type"])
     return model

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.checkpoint.compressed_tensors import SUPPORTED
 from exporter.checkpoint.errors import UnsupportedScheme, WrongShape
 from exporter.checkpoint.weights import Dense, Packed, row_blocks
 from exporter.quant.blocks import dequantise, quantise
@@ -138,7 +137,7 @@ def store_matrix(
     rows, columns = weight.shape
     codes = _codes(weight, bits, block_size)
     if codes.zero_points is not None and role in GATHERED:
-        raise UnsupportedScheme(weight.path, f"an asymmetric embedding ({weight.name})", SUPPORTED)
+        raise UnsupportedScheme(weight.path, f"of an asymmetric embedding ({weight.name})")
     place = writer.begin(weight.name, rows * columns * bits // 8)
     for block in codes.blocks:
         writer.write(pack(block, bits))

@@ -89,6 +89,27 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     "no tokenizer": ("bf16", _remove("tokenizer.json"), "not-a-checkpoint"),
     "no weights": ("bf16", _remove("model.safetensors"), "not-a-checkpoint"),
     "no model_type": ("bf16", _config(model_type=None), "not-a-checkpoint"),
+    "no sizes": ("bf16", _config(hidden_size=None), "not-a-checkpoint"),
+    "a billion layers": ("bf16", _config(num_hidden_layers=10**9), "not-a-checkpoint"),
+    "a size that is a text": ("bf16", _config(vocab_size="many"), "not-a-checkpoint"),
+    "heads that do not divide": (
+        "bf16",
+        _config(num_attention_heads=7, head_dim=None),
+        "graph-undeclared",
+    ),
+    "rotary settings of no kind": (
+        "bf16",
+        _config(rope_parameters={"rope_type": "spiral"}),
+        "graph-undeclared",
+    ),
+    "scheme is a list": ("bf16", _config(quantization_config=[1]), "not-a-checkpoint"),
+    "scheme without a name": ("bf16", _config(quantization_config={}), "unsupported-scheme"),
+    "groups are a list": ("w4a16-g32", _scheme(config_groups=[1]), "not-a-checkpoint"),
+    "bits are a text": (
+        "w4a16-g32",
+        _scheme(config_groups={"g": {"weights": {"num_bits": "four", "type": "int"}}}),
+        "not-a-checkpoint",
+    ),
     "unknown family": ("bf16", _config(model_type="mamba"), "unsupported-architecture"),
     "pickle": ("bf16", _pickle_only, "pickle-refused"),
     "pickle in disguise": ("bf16", _pickle_named_safetensors, "pickle-refused"),
@@ -115,7 +136,14 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     "unknown method": ("w4a16-g32", _scheme(quant_method="quip"), "unsupported-scheme"),
     "unknown format": (
         "w4a16-g32",
-        _scheme(config_groups={"g": {"format": "nvfp4-pack-quantized", "weights": {}}}),
+        _scheme(
+            config_groups={
+                "g": {
+                    "format": "nvfp4-pack-quantized",
+                    "weights": {"num_bits": 4, "type": "float"},
+                }
+            }
+        ),
         "unsupported-scheme",
     ),
     "scale gone": ("w4a16-g32", _tensors(lambda t: t.pop(f"{_Q}.weight_scale")), "tensor-missing"),
