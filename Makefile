@@ -66,11 +66,18 @@ $(PYTHON_READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[compress,genai,dev]'
 	touch $@
 
-$(NODE_READY): $(PAGE)/package.json $(PAGE)/package-lock.json
+# Vite's own message for an older Node is a syntax error.
+.PHONY: check-node
+check-node:
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a * 100 + +b < 2019 ? 1 : 0)' \
+	  2>/dev/null || { echo "Node.js 20.19 or newer, with npm, is needed; found:" \
+	  "$$(node --version 2>/dev/null || echo none)" >&2; exit 1; }
+
+$(NODE_READY): $(PAGE)/package.json $(PAGE)/package-lock.json | check-node
 	npm ci --prefix $(PAGE) --no-audit --no-fund --loglevel=error
 	touch $@
 
-$(PEERS_READY): $(PEERS)/package.json $(PEERS)/package-lock.json
+$(PEERS_READY): $(PEERS)/package.json $(PEERS)/package-lock.json | check-node
 	npm ci --prefix $(PEERS) --no-audit --no-fund --loglevel=error
 	touch $@
 

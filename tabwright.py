@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines about the same phase where stderr is no terminal.
 LINE_INTERVAL = 10.0
+#: What ``run`` leaves in its output folder.
+OUTPUTS = ("bundle", "reference.json", "report.json", "report.html", "junit.xml")
 #: Columns of a table where stdout is no terminal: names stay whole, so that grep finds them.
 LOG_WIDTH = 160
 
@@ -63,6 +66,12 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry("browser_harness.commands:serve", "Open a bundle in your own browser."),
     "doctor": Entry("browser_harness.commands:doctor", "Tell what this machine can do."),
 }
+
+
+def _tell(line: str) -> None:
+    """Write to stderr; that nobody reads there is no reason to stop."""
+    with suppress(BrokenPipeError):
+        click.echo(line, err=True)
 
 
 class Bars:
@@ -118,7 +127,7 @@ class Lines:
             return
         self._said[phase] = now
         share = f": {100 * done // total} %" if total else ""
-        click.echo(f"{phase}{share}", err=True)
+        _tell(f"{phase}{share}")
 
     def close(self) -> None:
         """Forget the phases."""
@@ -138,34 +147,49 @@ class Front:
         """Bars on a terminal, lines elsewhere; on stderr."""
         return self._progress
 
+    @property
+    def targets(self) -> frozenset[str]:
+        """Names of every target there is."""
+        from targets import TARGETS
+
+        return frozenset(TARGETS)
+
     def show(self, document: Schema | Mapping[str, object], text: RenderableType) -> None:
-        """Print a command's result on stdout."""
+        """Print a command's result on stdout, for as long as somebody reads it."""
         self.close()
         if self.format == "text":
-            self._print(text)
+            written = self._lay_out(text)
         elif isinstance(document, Mapping):
-            click.echo(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))
+            written = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         else:
-            click.echo(document.to_json(), nl=False)
+            written = document.to_json()
+        try:
+            click.echo(written, nl=False)
+        except BrokenPipeError:
+            # As in 'tabwright ... | head': the exit status is still asked for, and Python
+            # would complain of what is left in the buffer when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @staticmethod
-    def _print(text: RenderableType) -> None:
+    def _lay_out(text: RenderableType) -> str:
         if isinstance(text, str):
-            click.echo(text)
-            return
+            return f"{text}\n"
         from rich.console import Console
 
         width = None if sys.stdout.isatty() else LOG_WIDTH
-        Console(width=width, highlight=False).print(text)
+        console = Console(width=width, highlight=False)
+        with console.capture() as captured:
+            console.print(text)
+        return captured.get()
 
     def fail(self, code: str, sentence: str, next_step: str = "") -> None:
         """Print an error on stderr, with its traceback if that was asked for."""
         self.close()
         if self.debug:
             traceback.print_exc()
-        click.echo(f"error[{code}]: {sentence}", err=True)
+        _tell(f"error[{code}]: {sentence}")
         if next_step:
-            click.echo(f"  next: {next_step}", err=True)
+            _tell(f"  next: {next_step}")
 
     def close(self) -> None:
         """End the progress display."""
@@ -234,7 +258,20 @@ def cli() -> None:
 @click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
 @click.option("--budget", type=click.Path(path_type=Path), required=True, help="The limits.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder.")
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--force", is_flag=True, help="Replace what an earlier run left there.")
+@click.option(
+    "--context",
+    "context_length",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="Longest context to promise; by default the checkpoint's own, at most 8192.",
+)
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A PEFT adapter that is merged into the checkpoint.",
+)
 @click.option(
     "--adapter",
     type=click.Choice(["auto", "hardware", "software"]),
@@ -250,6 +287,11 @@ def cli() -> None:
     help="Where PyTorch runs; auto takes CUDA where there is one.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
+@click.option(
+    "--browser",
+    type=click.Path(path_type=Path),
+    help="The browser's executable; otherwise one is found.",
+)
 @click.pass_context
 def run(
     context: click.Context,
@@ -259,33 +301,50 @@ def run(
     budget: Path,
     output: Path,
     force: bool,
+    context_length: int | None,
+    lora: Path | None,
     adapter: AdapterChoice,
     device: DeviceChoice,
     threads: int | None,
+    browser: Path | None,
 ) -> None:
     """Export a checkpoint, measure it in a browser, and judge it.
 
     Leaves bundle/, reference.json, report.json, report.html and junit.xml in the
-    output folder.  Exit status: 0 passed, 1 failed, 5 inconclusive.
+    output folder.  Browser, adapter and CUDA are looked for before anything is
+    written.  Exit status: 0 passed, 1 failed, 5 inconclusive.
     """
     from browser_harness import commands as harness
     from browser_harness.judge import check_budget, exit_status
     from browser_harness.report import render
     from exporter import commands as exporter
     from manifests.budget import Budget
-    from targets import TARGETS
+    from targets import find_targets
 
     front = context.ensure_object(Front)
     progress = front.progress
-    # A budget that cannot be judged is told before minutes are spent.
-    check_budget(Budget.load(budget), TARGETS)
-    bundle, reference, report = (
-        output / name for name in ("bundle", "reference.json", "report.json")
-    )
+    # What would fail at the end is told before minutes are spent.
+    check_budget(Budget.load(budget), front.targets)
+    on_gpu = any(each.execution_provider == "webgpu" for each in find_targets(targets))
+    harness.check_environment(adapter=adapter, browser=browser, on_gpu=on_gpu)
+    if device == "cuda":
+        from exporter.reference.model import choose_device
+
+        choose_device(device)
+    bundle, reference, report, html, junit = (output / name for name in OUTPUTS)
+    _make_way((reference, reference.with_suffix(".safetensors"), report, html, junit), force=force)
     exporter.export_bundle(
-        checkpoint, targets, bundle, force=force, context_length=None, progress=progress
+        checkpoint,
+        targets,
+        bundle,
+        force=force,
+        context_length=context_length,
+        adapter=lora,
+        progress=progress,
     )
-    exporter.write_reference(checkpoint, bundle, reference, device=device, progress=progress)
+    exporter.write_reference(
+        checkpoint, bundle, reference, device=device, adapter=lora, progress=progress
+    )
     harness.measure_bundle(
         bundle,
         reference,
@@ -293,13 +352,27 @@ def run(
         report,
         adapter=adapter,
         threads=threads,
-        browser=None,
+        browser=browser,
         progress=progress,
     )
-    judged, verdict = harness.judge_report(report, budget)
-    harness.write_views(judged, html=output / "report.html", junit=output / "junit.xml")
+    judged, verdict = harness.judge_report(report, budget, front.targets)
+    harness.write_views(judged, html=html, junit=junit)
     front.show(judged, render(judged))
     context.exit(exit_status(verdict))
+
+
+def _make_way(files: Iterable[Path], *, force: bool) -> None:
+    """Delete an earlier run's files, so that none of them is taken for this run's.
+
+    Raises:
+        OutputExists: there is one, and it may not be replaced.
+    """
+    from exporter.write.errors import OutputExists
+
+    for file in files:
+        if file.exists() and not force:
+            raise OutputExists(file)
+        file.unlink(missing_ok=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -330,6 +403,9 @@ def _explain(front: Front, error: BaseException) -> int:
         case click.Abort() | KeyboardInterrupt():
             front.fail("interrupted", "stopped before the end; nothing half-written is left")
             return EXIT_INTERRUPTED
+        case SystemExit():
+            # Click's word for a pipe that nobody reads any more: there is no one to tell.
+            return EXIT_ENVIRONMENT
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
             front.fail(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from playwright.async_api import Playwright
 
+from browser_harness.browsers import BrowserMissing
 from browser_harness.flags import AdapterChoice, AdapterKind
 from browser_harness.launch import Session, launch
 from browser_harness.serve import StaticServer
@@ -31,9 +32,10 @@ class AdapterMissing(EnvironmentProblem):
 
 
 class Probe(Schema):
-    """What a page finds in a browser."""
+    """What a page finds in a browser; ``software`` is its word on the adapter."""
 
     adapter: Adapter | None = None
+    software: bool
     jspi: bool
     cross_origin_isolated: bool
 
@@ -42,7 +44,8 @@ async def probe(session: Session) -> Probe:
     """Ask a page of our own what it can use.
 
     Raises:
-        PageTimeout, PageCrashed, BrowserDied: the browser did not survive the question.
+        PageTimeout, PageCrashed, BrowserDied, PageUnreachable, PageFailure: the browser
+            did not survive the question.
     """
     with StaticServer({"/": PROBE_PAGE}) as server:
         tab = await session.new_tab()
@@ -59,7 +62,7 @@ def has_kind(found: Probe, kind: AdapterKind) -> bool:
 
     A browser started for hardware answers with a software adapter where there is none.
     """
-    return found.adapter is not None and found.adapter.is_fallback == (kind == "software")
+    return found.adapter is not None and found.software == (kind == "software")
 
 
 async def resolve_adapter(
@@ -69,20 +72,30 @@ async def resolve_adapter(
 
     ``auto`` becomes ``hardware`` where a page finds it, else ``software``, else
     ``none``: targets that need no GPU can be measured there, and the others say why not.
+    A browser that does not come through being started for an adapter does not have it.
 
     Raises:
         AdapterMissing: the one that was asked for by name is not there.
-        BrowserMissing, BrowserFailed: there is no browser to ask.
+        BrowserMissing: there is no browser to ask.
+        EnvironmentProblem: the browser failed when started for the one that was named.
     """
     if choice == "none":
         return "none"
     kinds: tuple[AdapterKind, ...] = ("hardware", "software") if choice == "auto" else (choice,)
     for kind in kinds:
-        async with launch(
-            playwright, executable=executable, adapter=kind, headless=headless
-        ) as session:
-            if has_kind(await probe(session), kind):
-                return kind
+        try:
+            async with launch(
+                playwright, executable=executable, adapter=kind, headless=headless
+            ) as session:
+                found = await probe(session)
+        except BrowserMissing:
+            raise
+        except EnvironmentProblem:
+            if choice != "auto":
+                raise
+            continue
+        if has_kind(found, kind):
+            return kind
     if choice == "auto":
         return "none"
     raise AdapterMissing(choice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ SYSTEM_BROWSERS: tuple[tuple[str, str], ...] = (
 )
 
 _VERSION_SECONDS = 20
+_VERSION = re.compile(r"\d+(?:\.\d+)*")
 
 
 class BrowserMissing(EnvironmentProblem):
@@ -97,10 +99,10 @@ def find_browser(
 
 
 def browser_version(executable: Path) -> str:
-    """What ``executable --version`` says, e.g. ``Chromium 156.0.8078.79``.
+    """The version in what ``executable --version`` says, e.g. ``156.0.8078.79``.
 
     Raises:
-        BrowserMissing: it does not run.
+        BrowserMissing: it does not run, or says nothing of the kind.
     """
     try:
         answer = subprocess.run(
@@ -112,4 +114,7 @@ def browser_version(executable: Path) -> str:
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise BrowserMissing(f"{executable}: does not tell its version: {error}") from None
-    return answer.stdout.strip()
+    version = _VERSION.search(answer.stdout)
+    if version is None:
+        raise BrowserMissing(f"{executable}: does not tell its version: {answer.stdout.strip()!r}")
+    return version.group()

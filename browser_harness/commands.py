@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manifests.console import Console
+from manifests.errors import EXIT_ENVIRONMENT
 
 if TYPE_CHECKING:
     from browser_harness.flags import AdapterChoice
@@ -47,22 +48,41 @@ def measure_bundle(
     return report
 
 
-def judge_report(path: Path, budget: Path) -> tuple[Report, Verdict]:
+def check_environment(*, adapter: AdapterChoice, browser: Path | None, on_gpu: bool) -> None:
+    """Refuse what measuring would refuse: no browser, not the adapter that was named.
+
+    Raises:
+        TabwrightError: whatever :func:`browser_harness.measure.check_environment` refuses.
+    """
+    from browser_harness import measure
+    from browser_harness.plan import Options
+
+    measure.check_environment(Options(browser=browser, adapter=adapter), on_gpu=on_gpu)
+
+
+def judge_report(path: Path, budget: Path, targets: frozenset[str]) -> tuple[Report, Verdict]:
     """Judge the report at ``path`` and write the verdict into it.
+
+    Args:
+        path: the report, which is replaced by the judged one.
+        budget: the limits.
+        targets: every target there is; those of the report may be limited, too.
 
     Returns:
         The judged report, and its verdict.
 
     Raises:
         NotFound, BadDocument: the report or the budget cannot be read.
-        UnknownMetric, EmptyBudget: the budget cannot be judged.
+        UnknownBudgetTarget, UnknownMetric, EmptyBudget: the budget cannot be judged.
     """
-    from browser_harness.judge import judge
+    from browser_harness.judge import check_budget, judge
     from manifests.budget import Budget
     from manifests.report import Report
 
     report = Report.load(path)
-    verdict = judge(report, Budget.load(budget))
+    limits = Budget.load(budget)
+    check_budget(limits, targets | report.targets.keys())
+    verdict = judge(report, limits)
     judged = report.model_copy(update={"verdict": verdict})
     judged.save(path)
     return judged, verdict
@@ -97,7 +117,13 @@ def write_views(
     metavar="NAME",
     help="A target of the bundle; repeat for several.  [default: all]",
 )
-@click.option("-o", "--output", type=_PATH, required=True, help="The file, e.g. report.json.")
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    required=True,
+    help="The file, e.g. report.json; replaced if it is there.",
+)
 @click.option(
     "--adapter",
     type=click.Choice(["auto", "hardware", "software"]),
@@ -107,9 +133,9 @@ def write_views(
 )
 @click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
 @click.option("--browser", type=_PATH, help="The browser's executable; otherwise one is found.")
-@click.pass_obj
+@click.pass_context
 def measure(
-    console: Console,
+    context: click.Context,
     *,
     bundle: Path,
     reference: Path | None,
@@ -123,9 +149,11 @@ def measure(
 
     Starts a headless Chromium on a profile of its own, compares its answers with
     the reference and keeps every sample.  A target that fails is in the report.
+    Exit status: 0 when at least one target was measured, 4 when every one failed.
     """
     from browser_harness.report import render
 
+    console: Console = context.obj
     report = measure_bundle(
         bundle,
         reference,
@@ -137,6 +165,8 @@ def measure(
         progress=console.progress,
     )
     console.show(report, render(report))
+    if all(target.failure is not None for target in report.targets.values()):
+        context.exit(EXIT_ENVIRONMENT)
 
 
 @click.command()
@@ -163,9 +193,9 @@ def gate(
     from browser_harness.judge import exit_status
     from browser_harness.report import render
 
-    judged, verdict = judge_report(report, budget)
-    write_views(judged, html=html, junit=junit, markdown=markdown)
     console: Console = context.obj
+    judged, verdict = judge_report(report, budget, console.targets)
+    write_views(judged, html=html, junit=junit, markdown=markdown)
     console.show(verdict, render(judged))
     context.exit(exit_status(verdict))
 

@@ -25,6 +25,7 @@ from browser_harness.flags import AdapterKind
 from browser_harness.launch import driver, launch
 from browser_harness.machine import describe_machine
 from manifests.doctor import Advice, Cuda, Doctor, InstalledBrowser
+from manifests.errors import EnvironmentProblem
 from manifests.page import Adapter
 from manifests.progress import Progress, silent
 
@@ -47,12 +48,12 @@ def examine(progress: Progress = silent) -> Doctor:
 
     What is missing is told in ``advice``, not raised.
 
-    Raises:
-        BrowserFailed, BrowserDied, PageTimeout: there is a browser, and it is broken.
+    A browser that does not start, or dies of being asked, is told there too.
     """
     steps = len(_PROBED) + 2
     progress("examine", 0, steps)
-    browser, probes = asyncio.run(_look_at_browser(progress, steps))
+    broken: list[Advice] = []
+    browser, probes = asyncio.run(_look_at_browser(progress, steps, broken))
     findings = Doctor(
         machine=describe_machine(),
         browser=browser,
@@ -68,11 +69,11 @@ def examine(progress: Progress = silent) -> Doctor:
         python=platform.python_version(),
     )
     progress("examine", steps, steps)
-    return findings.model_copy(update={"advice": tuple(_advise(findings))})
+    return findings.model_copy(update={"advice": (*broken, *_advise(findings))})
 
 
 async def _look_at_browser(
-    progress: Progress, steps: int
+    progress: Progress, steps: int, broken: list[Advice]
 ) -> tuple[InstalledBrowser | None, dict[AdapterKind, Probe]]:
     probes: dict[AdapterKind, Probe] = {}
     async with driver() as playwright:
@@ -83,12 +84,23 @@ async def _look_at_browser(
             return None, probes
         for done, kind in enumerate(_PROBED, start=1):
             progress("examine", done, steps)
-            async with launch(playwright, executable=found.executable, adapter=kind) as session:
-                probes[kind] = await probe(session)
+            try:
+                async with launch(playwright, executable=found.executable, adapter=kind) as session:
+                    probes[kind] = await probe(session)
+            except EnvironmentProblem as error:
+                broken.append(_broken(found, kind, error))
     installed = InstalledBrowser(
         name=found.name, version=version, executable=str(found.executable), origin=found.origin
     )
     return installed, probes
+
+
+def _broken(found: FoundBrowser, kind: AdapterKind, error: EnvironmentProblem) -> Advice:
+    return Advice(
+        missing=f"a browser that starts for a {kind} adapter",
+        purpose=f"measuring; {error.code}: {error}",
+        commands=(f"{found.executable} --headless --dump-dom about:blank",),
+    )
 
 
 def _find(playwright: Playwright) -> FoundBrowser:
@@ -197,7 +209,7 @@ def _cuda_line(cuda: Cuda | None) -> str:
 def _browser_line(browser: InstalledBrowser | None) -> str:
     if browser is None:
         return "not found"
-    return f"{browser.version} at {browser.executable} ({browser.origin})"
+    return f"{browser.name} {browser.version} at {browser.executable} ({browser.origin})"
 
 
 def _adapter_line(adapter: Adapter | None) -> str:

@@ -14,7 +14,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from browser_harness.browsers import FoundBrowser, browser_version, find_browser
 from browser_harness.flags import AdapterKind, flags_for
-from browser_harness.processes import Profile
+from browser_harness.profiles import Profile
 from browser_harness.tab import BrowserDied, Tab
 from manifests.errors import EnvironmentProblem
 from manifests.report import Browser
@@ -94,7 +94,8 @@ async def launch(
 
     Raises:
         BrowserMissing: none is installed.
-        BrowserFailed: it does not start.
+        BrowserFailed, BrowserDied: it does not start, or its driver is gone.
+        ProfileFailed, ProfileLeft: its profile cannot be made, or not be removed.
     """
     found = find_browser(executable, Path(playwright.chromium.executable_path))
     version = await asyncio.to_thread(browser_version, found.executable)
@@ -141,6 +142,8 @@ async def _start(
         )
     except PlaywrightError as error:
         raise BrowserFailed(found.executable, error.message.splitlines()[0]) from None
+    except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
+        raise BrowserDied("starting") from None
 
 
 def _drop_abandoned(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import signal
-import threading
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from playwright.async_api import Playwright
 
 from browser_harness.adapters import resolve_adapter
 from browser_harness.answers import OpenReference, open_reference
+from browser_harness.browsers import browser_version, find_browser
 from browser_harness.flags import AdapterKind
 from browser_harness.launch import driver, launch
 from browser_harness.machine import describe_machine
 from browser_harness.plan import Options
 from browser_harness.serve import StaticServer
 from browser_harness.summary import summarise
-from browser_harness.target import Job, measure_target
+from browser_harness.target import Job, measure_target, unmeasured
 from manifests.bundle import Manifest, read_manifest
 from manifests.errors import EXIT_USAGE, EnvironmentProblem, TabwrightError
 from manifests.progress import Progress, silent
@@ -65,8 +62,8 @@ def measure(
 ) -> Report:
     """Measure a bundle's targets, each in a browser of its own with nothing stored.
 
-    SIGTERM ends it like Ctrl-C: the browser is closed and its profile deleted before
-    KeyboardInterrupt is raised.
+    Ctrl-C, and whatever else the caller lets end like it, closes the browser and deletes
+    its profile before KeyboardInterrupt is raised.
 
     Args:
         bundle: folder of the bundle.
@@ -81,11 +78,26 @@ def measure(
     Raises:
         NotFound, BadDocument, SealBroken: the bundle or the reference cannot be read.
         ReferenceMismatch: the reference was made for something else.
-        TargetAbsent, PageNotBuilt, BrowserMissing, BrowserFailed, AdapterMissing: it
-            cannot be started.
+        TargetAbsent, PageNotBuilt, BrowserMissing, AdapterMissing: it cannot be started.
+        BrowserFailed, ProfileFailed: the browser fails with the adapter that was named.
     """
     chosen = options or Options()
-    return _run(lambda: _measure(bundle, reference_path, targets, chosen, progress))
+    return asyncio.run(_measure(bundle, reference_path, targets, chosen, progress))
+
+
+def check_environment(options: Options, *, on_gpu: bool) -> None:
+    """Refuse early what :func:`measure` would refuse after a long export.
+
+    Raises:
+        PageNotBuilt, BrowserMissing, AdapterMissing: it cannot be started.
+        BrowserFailed, ProfileFailed: as for :func:`measure`.
+    """
+    asyncio.run(_check_environment(options, on_gpu=on_gpu))
+
+
+async def _check_environment(options: Options, *, on_gpu: bool) -> None:
+    async with driver() as playwright:
+        await _settle(playwright, options, on_gpu=on_gpu)
 
 
 async def _measure(
@@ -100,24 +112,26 @@ async def _measure(
     for name in names:
         if name not in manifest.targets:
             raise TargetAbsent(bundle, name, tuple(manifest.targets))
-    if not (options.page / "index.html").is_file():
-        raise PageNotBuilt(options.page)
     reference = open_reference(reference_path, manifest, names) if reference_path else None
     measured: dict[str, TargetReport] = {}
     browser: Browser | None = None
     async with driver() as playwright:
-        adapter = await _adapter_for(manifest, names, playwright, options)
+        on_gpu = any(manifest.targets[n].execution_provider == "webgpu" for n in names)
+        adapter = await _settle(playwright, options, on_gpu=on_gpu)
         with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
             for name in names:
                 job = _job(manifest, name, reference, adapter, options)
-                async with launch(
-                    playwright,
-                    executable=options.browser,
-                    adapter=adapter,
-                    headless=options.headless,
-                ) as session:
-                    browser = session.browser
-                    measured[name] = await measure_target(session, site, job, progress)
+                try:
+                    async with launch(
+                        playwright,
+                        executable=options.browser,
+                        adapter=adapter,
+                        headless=options.headless,
+                    ) as session:
+                        browser = session.browser
+                        measured[name] = await measure_target(session, site, job, progress)
+                except TabwrightError as error:
+                    measured[name] = _after(measured.get(name), job, error)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tools=_versions(),
@@ -129,11 +143,23 @@ async def _measure(
     )
 
 
-async def _adapter_for(
-    manifest: Manifest, names: tuple[str, ...], playwright: Playwright, options: Options
-) -> AdapterKind:
-    """One choice for all targets, so that the report's flags are everybody's."""
-    if all(manifest.targets[name].execution_provider == "wasm" for name in names):
+def _after(found: TargetReport | None, job: Job, error: TabwrightError) -> TargetReport:
+    """What a browser that failed to start, or to end, leaves of its target's report."""
+    if found is None:
+        return unmeasured(job, error)
+    return found.model_copy(update={"notes": (*found.notes, f"{error.code}: {error}")})
+
+
+async def _settle(playwright: Playwright, options: Options, *, on_gpu: bool) -> AdapterKind:
+    """Make sure of page and browser, and choose the adapter that it is started for.
+
+    One choice for all targets, so that the report's flags are everybody's.
+    """
+    if not (options.page / "index.html").is_file():
+        raise PageNotBuilt(options.page)
+    found = find_browser(options.browser, Path(playwright.chromium.executable_path))
+    await asyncio.to_thread(browser_version, found.executable)
+    if not on_gpu:
         return "none"
     return await resolve_adapter(
         playwright, options.adapter, executable=options.browser, headless=options.headless
@@ -171,29 +197,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # run from a source tree that was never installed
     return found
-
-
-def _run(work: Callable[[], Awaitable[Report]]) -> Report:
-    """Run to the end, to Ctrl-C or to SIGTERM; cleaning up comes first in each case."""
-    ended = False
-
-    async def main() -> Report:
-        task: asyncio.Task[Any] | None = asyncio.current_task()
-
-        def end() -> None:
-            nonlocal ended
-            ended = True
-            if task is not None:
-                task.cancel()
-
-        if threading.current_thread() is threading.main_thread():
-            for sent in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(sent, end)
-        return await work()
-
-    try:
-        return asyncio.run(main())
-    except asyncio.CancelledError:
-        if ended:
-            raise KeyboardInterrupt from None
-        raise

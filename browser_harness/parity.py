@@ -104,7 +104,12 @@ def judge_greedy(case: Greedy, got: GenerateResult) -> GreedyCheck:
     compared = min(len(case.tokens), len(got.tokens))
     difference = first_difference(case.tokens[:compared], got.tokens[:compared])
     margin = None if difference is None else case.margins[difference]
-    near = margin is not None and margin < NEAR_TIE
+    # Only the runner-up ties: any other token is as wrong as it would be elsewhere.
+    near = (
+        difference is not None
+        and case.margins[difference] < NEAR_TIE
+        and got.tokens[difference] == case.runners_up[difference]
+    )
     return GreedyCheck(
         name=case.name,
         language=case.language,

@@ -11,18 +11,14 @@ end, then ends the browser and deletes the folder.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 
 _END_SECONDS = 10.0
-_REAP_SECONDS = 30.0
 
 
 def find_processes(profile: Path) -> list[psutil.Process]:
@@ -60,8 +56,8 @@ def end_processes(profile: Path) -> bool:
         for process in processes:
             try:
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
+            except psutil.Error:
+                continue  # it ended, or it is not ours to kill: the deadline tells
         psutil.wait_procs(processes, timeout=1)
     return True
 
@@ -77,41 +73,8 @@ def delete_profile(profile: Path) -> bool:
     return True
 
 
-class Profile:
-    """A browser profile folder that does not outlive this process.
-
-    Use as a context manager.  At its end the browser's processes are killed, if any
-    is left, and the folder is deleted; the same happens when this process is killed.
-    """
-
-    def __init__(self) -> None:
-        # -P keeps this folder's modules from shadowing others; a session of its own
-        # keeps the terminal's Ctrl-C from ending the reaper before its work.
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-P", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        assert self._reaper.stdout is not None
-        with self._reaper.stdout as answer:
-            self.path = Path(answer.readline().decode().rstrip("\n"))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._reaper.stdin is not None
-        self._reaper.stdin.close()
-        self._reaper.wait(_REAP_SECONDS)
-
-
 def _reap() -> int:
+    """Exit status 1 when something is left; no folder is made when that ends with a traceback."""
     profile = Path(tempfile.mkdtemp(prefix="tabwright-profile-"))
     try:
         sys.stdout.write(f"{profile}\n")

@@ -7,6 +7,10 @@ from collections import Counter
 from manifests.bundle import Manifest, Range, Tensor
 from manifests.report import BundleSummary
 
+#: Bytes of a shard that are no tensor's of the checkpoint: zero points of symmetric
+#: weights, all alike, for kernels that want them written out, and what aligns tensors.
+_FILLING = "default zero points, padding"
+
 
 def _ranges(tensor: Tensor) -> tuple[Range, ...]:
     parts = (tensor.codes, tensor.scales, tensor.zero_points, tensor.values)
@@ -16,8 +20,8 @@ def _ranges(tensor: Tensor) -> tuple[Range, ...]:
 def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
     """Bytes of the bundle's files: tensors by role, the rest by what it is for.
 
-    Tensors that share bytes are counted once, under the role that comes first;
-    ``padding`` is what aligns them.
+    Tensors that share bytes are counted once, under the role that comes first.  What
+    else a shard holds is :data:`_FILLING`.
     """
     sizes: Counter[str] = Counter()
     counted: set[tuple[str, int]] = set()
@@ -31,7 +35,7 @@ def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
                     sizes[tensor.role] += part.length
     in_tensors = sizes.total()
     in_shards = sum(file.size for file in manifest.files if file.path in shards)
-    sizes["padding"] = in_shards - in_tensors
+    sizes[_FILLING] = in_shards - in_tensors
     graphs = {target.graph for target in manifest.targets.values()}
     texts = {manifest.tokenizer, manifest.tokenizer_config, manifest.chat_template}
     for file in manifest.files:
@@ -45,12 +49,13 @@ def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
 
 
 def target_bytes(manifest: Manifest, name: str) -> int:
-    """Bytes that a visitor downloads for one target: all but other targets' own files."""
-    target = manifest.targets[name]
-    needed = {target.graph, *manifest.weights[target.weights].shards}
-    others = {entry.graph for entry in manifest.targets.values()}
-    others.update(shard for weights in manifest.weights.values() for shard in weights.shards)
-    return sum(file.size for file in manifest.files if file.path not in others - needed)
+    """Bytes that a load of one target verifies: all but the shards of other weights.
+
+    The page's ``neededFiles`` is the same rule, other targets' small graphs included.
+    """
+    own = set(manifest.weights[manifest.targets[name].weights].shards)
+    others = {shard for weights in manifest.weights.values() for shard in weights.shards} - own
+    return sum(file.size for file in manifest.files if file.path not in others)
 
 
 def summarise(manifest: Manifest) -> BundleSummary:

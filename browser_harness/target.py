@@ -101,10 +101,18 @@ async def measure_target(
         try:
             await _measure(bench, job, findings, progress)
         except TabwrightError as error:
-            findings.failure = Failure(
-                code=error.code, sentence=str(error), next_step=error.next_step
-            )
+            findings.failure = _failure(error)
+            findings.memory = watch.memory()
     return _report(job, findings)
+
+
+def unmeasured(job: Job, error: TabwrightError) -> TargetReport:
+    """The report of a target whose browser failed before anything could be measured."""
+    return _report(job, Findings(failure=_failure(error)))
+
+
+def _failure(error: TabwrightError) -> Failure:
+    return Failure(code=error.code, sentence=str(error), next_step=error.next_step)
 
 
 async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progress) -> None:
@@ -114,7 +122,7 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     loaded = await load(bench, "cold load", prompts, 1)
     findings.loaded = loaded.result
     findings.cold.append(loaded.sample)
-    _note_adapter(job, findings)
+    _note(job, loaded.result, findings)
     for done in range(plan.warm_loads):
         progress(phase, 1 + done, 1 + plan.warm_loads)
         await leave(bench, loaded)
@@ -122,6 +130,7 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
         tokens = 1 + plan.decode_tokens if plan.share_first and is_last else 1
         loaded = await load(bench, "warm load", prompts, tokens)
         findings.warm.append(loaded.sample)
+        findings.notes += [note for note in loaded.result.notes if note not in findings.notes]
     progress(phase, 1 + plan.warm_loads, 1 + plan.warm_loads)
 
     if plan.share_first:
@@ -138,8 +147,9 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     await leave(bench, loaded)
 
 
-def _note_adapter(job: Job, findings: Findings) -> None:
-    if findings.loaded and findings.loaded.adapter and findings.loaded.adapter.is_fallback:
+def _note(job: Job, loaded: LoadResult, findings: Findings) -> None:
+    findings.notes.extend(loaded.notes)
+    if loaded.software:
         findings.notes.append("software adapter: its speed is not judged")
     if job.plan.share_first:
         findings.notes.append(
@@ -202,22 +212,22 @@ async def _measure_parity(
     )
 
 
-async def _rest(watch: Watch) -> Memory:
+async def _rest(watch: Watch) -> Memory | None:
     watch.phase = "rest"
     return watch.memory(rest=await watch.look(seconds=_REST_SECONDS))
 
 
 def _report(job: Job, findings: Findings) -> TargetReport:
     loaded = findings.loaded
-    adapter = loaded.adapter if loaded else None
     return TargetReport(
         execution_provider=job.manifest.targets[job.name].execution_provider,
         failure=findings.failure,
-        adapter=adapter,
-        software_adapter=adapter is not None and adapter.is_fallback,
+        adapter=loaded.adapter if loaded else None,
+        software_adapter=loaded is not None and loaded.software,
         threads=loaded.threads if loaded else job.threads,
         onnxruntime_web=loaded.onnxruntime_web if loaded else None,
         cross_origin_isolated=loaded.cross_origin_isolated if loaded else None,
+        jspi=loaded.jspi if loaded else None,
         target_bytes=target_bytes(job.manifest, job.name),
         cold=tuple(findings.cold),
         warm=tuple(findings.warm),

@@ -25,6 +25,9 @@ INTERVAL = 0.35
 #: pages out proportionally; elsewhere what is the process's alone comes closest.
 _FIELDS = ("pss", "uss")
 
+#: How a look may end when it is told to: done, cancelled, or with the page gone.
+_ENDINGS = (PageMemory, asyncio.CancelledError, EnvironmentProblem)
+
 AskPage = Callable[[], Coroutine[Any, Any, PageMemory]]
 
 
@@ -40,7 +43,7 @@ def look_at_processes(profile: Path) -> MappingProxyType[str, int]:
     """
     found: dict[str, int] = {}
     for process in find_processes(profile):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):
             kind = process_type(process)
             if kind in ("renderer", "gpu-process"):
                 found[kind] = max(found.get(kind, 0), _resident(process))
@@ -104,24 +107,32 @@ class Watch:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Look no more.
+
+        Raises:
+            Exception: looking failed for a reason that is not the page's or ours.
+        """
         tasks = [task for task in (self._task, self._question) if task is not None]
         for task in tasks:
             task.cancel()
-        # A page that is gone answered the last question with an error of no interest.
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            # A page that is gone answered the last question with an error of no interest.
+            if ended is not None and not isinstance(ended, _ENDINGS):
+                raise ended
 
     async def _run(self) -> None:
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL)
 
-    def memory(self, rest: MemoryPoint) -> Memory:
-        """The timeline until now, with ``rest`` as the state at rest.
+    def memory(self, rest: MemoryPoint | None = None) -> Memory | None:
+        """The timeline until now, with ``rest`` as the state at rest; ``None`` before a look.
 
         The peak holds each figure's own highest value; its time and phase are those of
         the largest sum of both processes.
         """
+        if not self._points:
+            return None
         top = max(self._points, key=lambda point: point.renderer_pss + point.gpu_process_pss)
 
         def highest(field: str) -> int | None:

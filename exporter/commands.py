@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from manifests.reference import Reference
 
 _PATH = click.Path(path_type=Path)
+_lora_option = click.option(
+    "--lora",
+    "adapter",
+    type=_PATH,
+    metavar="FOLDER",
+    help="A PEFT adapter that is merged into the checkpoint.",
+)
 
 
 def export_bundle(
@@ -27,6 +34,7 @@ def export_bundle(
     *,
     force: bool,
     context_length: int | None,
+    adapter: Path | None = None,
     progress: Progress,
 ) -> Manifest:
     """Export for the named targets, with the page that ships in every bundle.
@@ -47,12 +55,19 @@ def export_bundle(
             runtime=runtime,
             force=force,
             context_length=context_length,
+            adapter=adapter,
             progress=progress,
         )
 
 
 def write_reference(
-    checkpoint: Path, bundle: Path, out: Path, *, device: DeviceChoice, progress: Progress
+    checkpoint: Path,
+    bundle: Path,
+    out: Path,
+    *,
+    device: DeviceChoice,
+    adapter: Path | None = None,
+    progress: Progress,
 ) -> Reference:
     """Write PyTorch's answers for ``checkpoint`` and ``bundle`` to ``out``.
 
@@ -61,7 +76,9 @@ def write_reference(
     """
     from exporter.reference.make import make_reference
 
-    return make_reference(checkpoint, bundle, out, device=device, progress=progress)
+    return make_reference(
+        checkpoint, bundle, out, device=device, adapter=adapter, progress=progress
+    )
 
 
 @click.command()
@@ -83,6 +100,7 @@ def write_reference(
     metavar="TOKENS",
     help="Longest context to promise; by default the checkpoint's own, at most 8192.",
 )
+@_lora_option
 @click.pass_obj
 def export(
     console: Console,
@@ -92,6 +110,7 @@ def export(
     output: Path,
     force: bool,
     context_length: int | None,
+    adapter: Path | None,
 ) -> None:
     """Turn a checkpoint into a bundle.
 
@@ -106,6 +125,7 @@ def export(
         output,
         force=force,
         context_length=context_length,
+        adapter=adapter,
         progress=console.progress,
     )
     console.show(manifest, bundle_view(manifest, ledger=False))
@@ -114,7 +134,14 @@ def export(
 @click.command()
 @click.argument("checkpoint", type=_PATH)
 @click.option("--bundle", type=_PATH, required=True, help="The bundle made from it.")
-@click.option("-o", "--output", type=_PATH, required=True, help="The file, e.g. reference.json.")
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    required=True,
+    help="The file, e.g. reference.json; one that is there is replaced.",
+)
+@_lora_option
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -124,34 +151,55 @@ def export(
 )
 @click.pass_obj
 def reference(
-    console: Console, *, checkpoint: Path, bundle: Path, output: Path, device: DeviceChoice
+    console: Console,
+    *,
+    checkpoint: Path,
+    bundle: Path,
+    output: Path,
+    adapter: Path | None,
+    device: DeviceChoice,
 ) -> None:
     """Write PyTorch's answers and speed.
 
     The file can be made on a machine with a GPU and judged against on any other.
     """
-    written = write_reference(checkpoint, bundle, output, device=device, progress=console.progress)
+    written = write_reference(
+        checkpoint, bundle, output, device=device, adapter=adapter, progress=console.progress
+    )
     console.show(written, f"{output}: {written.device.device} ({written.device.name})")
 
 
 @click.command()
 @click.argument("path", type=_PATH)
 @click.option("--ledger", is_flag=True, help="List what became of every tensor of a bundle.")
+@click.option("--transfer", is_flag=True, help="Compress a bundle's weights as servers do.")
 @click.pass_obj
-def inspect(console: Console, *, path: Path, ledger: bool) -> None:
+def inspect(console: Console, *, path: Path, ledger: bool, transfer: bool) -> None:
     """Tell what a checkpoint or a bundle is.
 
-    Reads headers and manifests only; see 'verify' for a check of every byte.
+    Reads headers and manifests only, but for --transfer; see 'verify' for a check of
+    every byte.
     """
     from exporter.checkpoint import open_checkpoint
-    from exporter.inspection import bundle_view, checkpoint_view, summarise
+    from exporter.inspection import (
+        bundle_view,
+        checkpoint_view,
+        summarise,
+        transfer_view,
+    )
     from manifests.bundle import MANIFEST_NAME, read_manifest
 
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
-        console.show(manifest, bundle_view(manifest, ledger=ledger))
-    elif ledger:
-        raise click.UsageError(f"{path} is no bundle, and only a bundle has a ledger")
+        if transfer:
+            from exporter.transfer import measure_transfer
+
+            measured = measure_transfer(path, manifest, console.progress)
+            console.show(measured, transfer_view(measured))
+        else:
+            console.show(manifest, bundle_view(manifest, ledger=ledger))
+    elif ledger or transfer:
+        raise click.UsageError(f"{path} is no bundle, and only a bundle has a ledger and shards")
     else:
         summary = summarise(open_checkpoint(path))
         console.show(summary, checkpoint_view(summary))
@@ -159,13 +207,32 @@ def inspect(console: Console, *, path: Path, ledger: bool) -> None:
 
 @click.command()
 @click.argument("bundle", type=_PATH)
+@click.option(
+    "--against",
+    "checkpoint",
+    type=_PATH,
+    help="The checkpoint that it was made from: prove every row of the ledger.",
+)
+@_lora_option
 @click.pass_obj
-def verify(console: Console, *, bundle: Path) -> None:
+def verify(
+    console: Console, *, bundle: Path, checkpoint: Path | None, adapter: Path | None
+) -> None:
     """Check that a bundle is whole.
 
     Reads every byte and compares it with the manifest; a single changed bit in any
-    file is an error.
+    file is an error. With --against, reads the checkpoint too: what the ledger calls
+    exact must be so bit for bit, and every rounding error as large as it says.
     """
+    if checkpoint is not None:
+        from exporter.inspection import proof_view
+        from exporter.prove import prove
+
+        proof = prove(bundle, checkpoint, adapter, console.progress)
+        console.show(proof, proof_view(proof))
+        return
+    if adapter is not None:
+        raise click.UsageError("--lora goes with --against")
     from exporter.write.verify import verify_bundle
 
     manifest = verify_bundle(bundle, console.progress)

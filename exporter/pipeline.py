@@ -9,8 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporter.checkpoint import Dense, Packed, open_checkpoint
+from exporter.checkpoint.tokenizer import check_tokenizer
 from exporter.describe import describe_model
-from exporter.graph.skeleton import build_skeleton, check_architecture, weight_shapes
+from exporter.graph.skeleton import (
+    build_skeleton,
+    check_architecture,
+    read_layout,
+    weight_shapes,
+)
 from exporter.lower.passes import lower
 from exporter.write import files, staging
 from exporter.write.assets import copy_model_files, copy_runtime
@@ -47,6 +53,7 @@ def export(
     runtime: Path,
     force: bool = False,
     context_length: int | None = None,
+    adapter: Path | None = None,
     progress: Progress = silent,
 ) -> Manifest:
     """Write the bundle ``out`` of the checkpoint at ``checkpoint_path``.
@@ -59,22 +66,25 @@ def export(
         force: replace a bundle that is at ``out`` already.
         context_length: positions that the graphs reach; None for the model's own, at
             most :data:`DEFAULT_CONTEXT`.
+        adapter: folder of a PEFT LoRA that is merged into the checkpoint's weights.
         progress: told of every phase longer than a second.
 
     Raises:
         TabwrightError: a bad checkpoint, or an output in the way; nothing is left behind.
     """
     staging.check_output(out, force=force)
-    checkpoint = open_checkpoint(checkpoint_path)
+    checkpoint = open_checkpoint(checkpoint_path, adapter)
     config_path = checkpoint.path / "config.json"
     check_architecture(config_path, checkpoint.decoder.model_type)
+    check_tokenizer(checkpoint.path / "tokenizer.json")
     own_context = checkpoint.decoder.max_position_embeddings
     context = min(own_context, context_length or DEFAULT_CONTEXT)
     skeletons = {
         dtype: build_skeleton(config_path, checkpoint.config, dtype, context)
         for dtype in dict.fromkeys(target.activation_dtype for target in targets)
     }
-    selected = checkpoint.select(weight_shapes(next(iter(skeletons.values()))))
+    skeleton = next(iter(skeletons.values()))
+    selected = checkpoint.select(weight_shapes(skeleton))
     for target in targets:
         _check_fits(selected, target)
 
@@ -94,7 +104,7 @@ def export(
         described += copy_runtime(stage, runtime)
         paths = {file.path for file in described}
         manifest = Manifest(
-            model=describe_model(checkpoint, selected, context),
+            model=describe_model(checkpoint, selected, read_layout(skeleton, context)),
             source=checkpoint.source(progress),
             chunk_size=CHUNK_SIZE,
             files=tuple(sorted(described, key=lambda file: file.path)),

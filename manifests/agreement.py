@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.base import Schema
+from manifests.base import Real, Schema
 
 #: Two candidates closer than this in the reference's logits are a near-tie: which
 #: of them wins is decided by the order of float additions, not by the weights.
@@ -27,7 +27,7 @@ class Mismatch(Schema):
     position: int
     expected: int
     got: int
-    margin: float
+    margin: Real
 
 
 class Agreement(Schema):
@@ -41,12 +41,12 @@ class Agreement(Schema):
 
     positions: int
     top1: float
-    max_abs_logit: float
-    mean_abs_logit: float
-    kl_mean: float
-    kl_max: float
-    perplexity_reference: float
-    perplexity: float
+    max_abs_logit: Real
+    mean_abs_logit: Real
+    kl_mean: Real
+    kl_max: Real
+    perplexity_reference: Real
+    perplexity: Real
     near_ties: tuple[Mismatch, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
 

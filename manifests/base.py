@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
 
 from manifests.errors import BadDocument, NotFound
+
+#: A measured number that may have come out as no number at all.  JSON knows neither
+#: infinity nor NaN, so a document says those as strings: every parser reads it.
+Real = Annotated[
+    float,
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}),
+]
 
 
 class Schema(BaseModel):
     """A document or a part of one.  Unknown keys are refused: a typo is not data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     def to_json(self) -> str:
         """Serialise with sorted keys, so that equal documents are equal bytes."""
-        document: Any = self.model_dump(mode="json", exclude_none=True)
-        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        document: Any = json.loads(self.model_dump_json(exclude_none=True))
+        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return text + "\n"
 
     @classmethod
     def parse(cls, text: str | bytes, path: Path) -> Self:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from manifests.base import Schema
 from manifests.errors import BadInput
@@ -77,6 +78,18 @@ class Rounding(Schema):
     max: float
 
 
+class Zeros(Schema):
+    """The share of a matrix's values that are exactly zero, before and after.
+
+    ``pattern`` is ``2:4`` when, as stored, every four neighbours along K (the first
+    starts each row) hold at least two zeros.
+    """
+
+    source: float
+    stored: float
+    pattern: Literal["2:4"] | None = None
+
+
 class Tensor(Schema):
     """A row of the ledger: one source tensor and how it lies in the bundle.
 
@@ -84,7 +97,9 @@ class Tensor(Schema):
     row, low bits first, so that ``value = (code - zero_point) * scale`` with one
     scale per ``block_size`` codes along K: the layout that com.microsoft's
     MatMulNBits and ONNX's blocked DequantizeLinear share.  ``zero_points`` is
-    absent when every one of them is ``2**(bits-1)``.  A float tensor has
+    absent when every one of them is ``2**(bits-1)``.  Where ``permutation`` is
+    there, int32 [K], column ``j`` of the codes is column ``permutation[j]`` of the
+    tensor: the graph permutes the activations instead.  A float tensor has
     ``values`` only.
     """
 
@@ -96,12 +111,14 @@ class Tensor(Schema):
         description="exact: every stored value equals the source's value bit for bit"
     )
     rounding: Rounding | None = None
+    zeros: Zeros | None = None
     bits: int | None = None
     block_size: int | None = None
     codes: Range | None = None
     scales: Range | None = None
     scale_dtype: Literal["float16", "float32"] | None = None
     zero_points: Range | None = None
+    permutation: Range | None = None
     values: Range | None = None
     value_dtype: Literal["float16", "float32"] | None = None
 
@@ -158,6 +175,9 @@ class Source(Schema):
     format: str
     files: tuple[SourceFile, ...]
     digest: Sha256 = Field(description="SHA-256 over the files' names and digests, in order")
+    remarks: tuple[str, ...] = Field(
+        (), description="what the checkpoint's scheme asks for that the bundle does not do"
+    )
 
 
 class Manifest(Schema):
@@ -167,7 +187,7 @@ class Manifest(Schema):
     version: Literal[1] = MANIFEST_VERSION
     model: Model
     source: Source
-    chunk_size: int
+    chunk_size: Annotated[int, Field(ge=1, le=1 << 30)]
     files: tuple[File, ...]
     targets: dict[str, TargetEntry]
     weights: dict[str, WeightSet]
@@ -177,6 +197,40 @@ class Manifest(Schema):
     generation_config: BundlePath | None = None
     tools: dict[str, str]
     seal: Sha256 = "0" * 64
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        """Every name leads to a file, and every range lies inside one."""
+        sizes = {file.path: file.size for file in self.files}
+        if len(sizes) != len(self.files):
+            raise ValueError("a file is listed twice")
+        for file in self.files:
+            if len(file.chunks) != -(-file.size // self.chunk_size):
+                raise ValueError(f"{file.path}: {len(file.chunks)} chunks for {file.size} bytes")
+        for path in self._named_files():
+            if path not in sizes:
+                raise ValueError(f"{path} is used but not listed")
+        for name, target in self.targets.items():
+            if target.weights not in self.weights:
+                raise ValueError(f"target {name} uses unknown weights {target.weights}")
+        for place in self._ranges():
+            if place.offset + place.length > sizes.get(place.file, -1):
+                raise ValueError(f"a tensor lies outside {place.file}")
+        return self
+
+    def _named_files(self) -> Iterator[str]:
+        yield from (self.tokenizer, self.tokenizer_config)
+        yield from (path for path in (self.chat_template, self.generation_config) if path)
+        yield from (target.graph for target in self.targets.values())
+        for weights in self.weights.values():
+            yield from weights.shards
+
+    def _ranges(self) -> Iterator[Range]:
+        for weights in self.weights.values():
+            for row in weights.tensors:
+                codes = (row.codes, row.scales, row.zero_points, row.permutation)
+                places = (*codes, row.values)
+                yield from (place for place in places if place is not None)
 
     def sealed_bytes(self) -> bytes:
         """The file's bytes, with the seal that belongs to them."""

@@ -23,5 +23,9 @@ class Console(Protocol):
     def progress(self) -> Progress:
         """Where work reports; shown on stderr."""
 
+    @property
+    def targets(self) -> frozenset[str]:
+        """Names of every target there is: not all rooms may see the catalogue."""
+
     def show(self, document: Schema | Mapping[str, object], text: RenderableType) -> None:
         """Print a result on stdout: ``text``, or ``document`` under ``--format json``."""

@@ -37,7 +37,6 @@ PAGE_MESSAGES: tuple[type[Schema], ...] = (
     page.GenerateResult,
     page.LogitsBlock,
     page.PageMemory,
-    page.PageError,
 )
 JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
     "bundle": (Manifest,),

@@ -54,10 +54,17 @@ class Adapter(Schema):
 
 
 class LoadResult(Schema):
-    """What was loaded, on what."""
+    """What was loaded, on what.
+
+    ``software``: the page, which sees the adapter, decides whether it is a CPU in
+    disguise; the harness believes it.  ``notes`` are sentences for whoever reads the
+    report: what the page did differently from what it was asked.
+    """
 
     timings: LoadTimings
     adapter: Adapter | None = None
+    software: bool
+    notes: tuple[str, ...]
     threads: int
     cross_origin_isolated: bool
     jspi: bool
@@ -93,10 +100,3 @@ class PageMemory(Schema):
     wasm_heap_bytes: int
     gpu_bytes: int
     gpu_peak_bytes: int
-
-
-class PageError(Schema):
-    """A failure inside the page, typed by the runtime's error codes."""
-
-    code: str
-    message: str

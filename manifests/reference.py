@@ -11,6 +11,8 @@ from manifests.agreement import Agreement
 from manifests.base import Schema
 from manifests.bundle import Sha256
 
+ReadBy = Literal["transformers", "tabwright"]
+
 
 class TokenCase(Schema):
     """A text and the token ids that transformers' tokenizer gives it.
@@ -49,14 +51,15 @@ class ScoredText(Schema):
 class Greedy(Schema):
     """A greedy continuation; it ends early with an end-of-sequence token, which is included.
 
-    ``margins[i]`` is the logit of token i less that of the runner-up, so that a
-    divergence can be told from a near-tie.
+    ``margins[i]`` is the logit of token i less that of ``runners_up[i]``, the second
+    most likely token, so that a divergence can be told from a near-tie.
     """
 
     name: str
     language: str
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
+    runners_up: tuple[int, ...]
     margins: tuple[float, ...]
 
 
@@ -105,12 +108,18 @@ class Speed(Schema):
 
 
 class Reference(Schema):
-    """The whole file."""
+    """The whole file.
+
+    ``checkpoint_read_by`` says whose code turned the checkpoint into floats.  Where it is
+    tabwright's own (transformers lacks the library that wrote the format), the export
+    loss compares our own reading with the bundle, and would not see a misreading.
+    """
 
     format: Literal["tabwright-reference"] = "tabwright-reference"
     version: Literal[1] = 1
     source_digest: Sha256
     tokenizer_digest: Sha256
+    checkpoint_read_by: ReadBy = "transformers"
     device: Device
     tokens: tuple[TokenCase, ...]
     chats: tuple[ChatCase, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from manifests.agreement import Agreement
-from manifests.base import Schema
+from manifests.base import Real, Schema
 from manifests.bundle import Sha256
 from manifests.page import Adapter, LoadTimings
 from manifests.reference import Device, Speed
@@ -94,10 +94,13 @@ class MemoryPoint(Schema):
 
 
 class Memory(Schema):
-    """Peaks over the run, the state at rest after it, and every look in between."""
+    """Peaks over the run, the state at rest after it, and every look in between.
+
+    A run that failed did not come to ``rest``.
+    """
 
     peak: MemoryPoint
-    rest: MemoryPoint
+    rest: MemoryPoint | None = None
     timeline: tuple[MemoryPoint, ...]
 
 
@@ -114,7 +117,8 @@ class GreedyCheck(Schema):
     """A greedy continuation against PyTorch's.
 
     ``equal_tokens`` of ``tokens`` agree before the first divergence; ``margin`` is
-    the reference's margin over its runner-up there.
+    the reference's margin over its runner-up there.  It is a near-tie when the margin
+    is small and the runner-up is what the browser chose.
     """
 
     name: str
@@ -142,7 +146,11 @@ class Parity(Schema):
 
 
 class TargetReport(Schema):
-    """One target in one browser.  What was measured before a failure is kept."""
+    """One target in one browser.  What was measured before a failure is kept.
+
+    ``software_adapter`` is what the page says of its adapter; ``target_bytes`` are the
+    files that a load verifies; ``notes`` are the page's and the harness's.
+    """
 
     execution_provider: Literal["webgpu", "wasm"]
     failure: Failure | None = None
@@ -151,6 +159,7 @@ class TargetReport(Schema):
     threads: int
     onnxruntime_web: str | None = None
     cross_origin_isolated: bool | None = None
+    jspi: bool | None = None
     target_bytes: int
     cold: tuple[LoadSample, ...] = ()
     warm: tuple[LoadSample, ...] = ()
@@ -177,15 +186,20 @@ class Check(Schema):
     unit: str
     bound: Literal["min", "max"]
     limit: float
-    value: float | None = None
+    value: Real | None = None
     outcome: Literal["pass", "warn", "fail", "inconclusive"]
     reason: str = ""
 
 
 class Verdict(Schema):
-    """Every limit of the budget, judged."""
+    """Every limit of the budget, judged.
+
+    ``failed_targets`` were measured and failed; one is enough to fail the verdict,
+    whether the budget limits it or not.
+    """
 
     outcome: Literal["pass", "fail", "inconclusive"]
+    failed_targets: tuple[str, ...] = ()
     checks: tuple[Check, ...]
 
 

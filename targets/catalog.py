@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypedDict
 
 from manifests.errors import EXIT_USAGE, TabwrightError
 
@@ -79,6 +79,18 @@ class Target:
             raise ValueError(f"{self.name}: codes are 4 or 8 bits wide")
 
 
+class _Wasm(TypedDict):
+    """What the CPU targets share."""
+
+    execution_provider: Literal["wasm"]
+    head_bits: int
+    activation_dtype: Literal["float32"]
+    matmul: Matmul
+    gather: Gather
+    session_config: MappingProxyType[str, str]
+    max_folded_bytes: int
+
+
 _WEBGPU_LIMITS = MappingProxyType(
     # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
     # onnxruntime-web's fused q/k/v kernel binds nine buffers.
@@ -88,6 +100,17 @@ _WEBGPU_LIMITS = MappingProxyType(
         "maxStorageBuffersPerShaderStage": 9,
     }
 )
+
+_WASM: _Wasm = {
+    "execution_provider": "wasm",
+    "head_bits": 8,
+    "activation_dtype": "float32",
+    "matmul": "folded-dequantize",
+    "gather": "folded-dequantize",
+    # A folded graph must not be turned back into quantised kernels.
+    "session_config": MappingProxyType({"session.disable_quant_qdq": "1"}),
+    "max_folded_bytes": 2560 * MIB,
+}
 
 TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
@@ -136,17 +159,18 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
             Target(
                 name="wasm-q4",
                 summary="4 bits on the wire, floats in memory: any CPU, no GPU needed",
-                execution_provider="wasm",
                 weight_set="q4",
                 bits=4,
-                head_bits=8,
                 graph="model_q4_wasm",
-                activation_dtype="float32",
-                matmul="folded-dequantize",
-                gather="folded-dequantize",
-                # A folded graph must not be turned back into quantised kernels.
-                session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
-                max_folded_bytes=2560 * MIB,
+                **_WASM,
+            ),
+            Target(
+                name="wasm-q8",
+                summary="8 bits on the wire, floats in memory: any CPU, no GPU needed",
+                weight_set="q8",
+                bits=8,
+                graph="model_quantized_wasm",
+                **_WASM,
             ),
         )
     }

@@ -8,10 +8,13 @@ The same variant always gets the same weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+
+from tests.packed_layouts import Layout, rewrite
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -35,8 +38,12 @@ class Variant:
 
     Attributes:
         dtype: of the tensors that are not quantised.
-        weights: compressed-tensors' arguments for the weights of every linear but
+        weights: compressed-tensors' arguments for integer weights of every linear but
             the head; ``None`` leaves the checkpoint plain.
+        float8: the same for float8 weights.
+        activations: the same for what goes into these linears.
+        bitsandbytes: transformers' BitsAndBytesConfig.
+        layout: the GPTQ or AWQ that the plain checkpoint is rewritten in.
         shard_bytes: largest safetensors file; ``None`` keeps one file.
     """
 
@@ -48,6 +55,10 @@ class Variant:
     heads: int = 4
     kv_heads: int = 2
     weights: MappingProxyType[str, Any] | None = None
+    float8: MappingProxyType[str, Any] | None = None
+    activations: MappingProxyType[str, Any] | None = None
+    bitsandbytes: MappingProxyType[str, Any] | None = None
+    layout: Layout | None = None
     shard_bytes: int | None = None
 
 
@@ -57,6 +68,20 @@ def _integers(bits: int, *, symmetric: bool, group: int | None) -> MappingProxyT
         {"num_bits": bits, "type": "int", "symmetric": symmetric, "dynamic": False, **grouping}
     )
 
+
+def _eight_bits(kind: str, *, strategy: str, dynamic: bool = False) -> MappingProxyType[str, Any]:
+    return MappingProxyType(
+        {
+            "num_bits": 8,
+            "type": kind,
+            "symmetric": True,
+            "dynamic": dynamic,
+            "strategy": strategy,
+        }
+    )
+
+
+_NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
 VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
     {
@@ -73,6 +98,36 @@ VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
         "w4a16-g32-asymmetric": Variant(weights=_integers(4, symmetric=False, group=32)),
         "w8a16-channel": Variant(weights=_integers(8, symmetric=True, group=None)),
         "w8a16-g32": Variant(weights=_integers(8, symmetric=True, group=32)),
+        "w8a8": Variant(
+            weights=_integers(8, symmetric=True, group=None),
+            activations=_eight_bits("int", strategy="token", dynamic=True),
+        ),
+        "fp8-tensor": Variant(
+            float8=_eight_bits("float", strategy="tensor"),
+            activations=_eight_bits("float", strategy="tensor"),
+        ),
+        "fp8-channel": Variant(
+            float8=_eight_bits("float", strategy="channel"),
+            activations=_eight_bits("float", strategy="token", dynamic=True),
+        ),
+        "llm-int8": Variant(bitsandbytes=MappingProxyType({"load_in_8bit": True})),
+        # Rows of 96 values in blocks of 64: a block can begin in the middle of a row.
+        "nf4": Variant(hidden=96, heads=3, kv_heads=1, bitsandbytes=MappingProxyType(_NF4)),
+        "nf4-double": Variant(
+            bitsandbytes=MappingProxyType({**_NF4, "bnb_4bit_use_double_quant": True})
+        ),
+        "gptq-act-order": Variant(
+            dtype="float16", layout=Layout("gptq", symmetric=False, act_order=True)
+        ),
+        "gptq-w8-act-order": Variant(
+            dtype="float16", layout=Layout("gptq", bits=8, act_order=True)
+        ),
+        "gptq-v2-head": Variant(
+            dtype="float16",
+            tied=False,
+            layout=Layout("gptq", group=64, head=True, checkpoint_format="gptq_v2"),
+        ),
+        "awq": Variant(dtype="float16", layout=Layout("awq", group=64, symmetric=False)),
     }
 )
 
@@ -118,16 +173,32 @@ def _write_model(variant: Variant, folder: Path) -> None:
     model.generation_config = untyped.GenerationConfig(
         bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
-    compressor = _quantize(model, variant.weights) if variant.weights else None
+    compressor = _quantize(model, variant) if variant.weights or variant.float8 else None
+    if variant.bitsandbytes:
+        model = _load_with_bitsandbytes(model, variant.bitsandbytes, folder)
     if variant.shard_bytes is None:
         model.save_pretrained(folder)
     else:
         model.save_pretrained(folder, max_shard_size=variant.shard_bytes)
     if compressor is not None:
         compressor.update_config(folder)
+    if variant.layout is not None:
+        rewrite(folder, variant.layout)
 
 
-def _quantize(model: Any, weights: MappingProxyType[str, Any]) -> Any:
+def _load_with_bitsandbytes(model: Any, settings: Mapping[str, Any], folder: Path) -> Any:
+    """What transformers makes of ``model``, which goes through ``folder``, with ``settings``."""
+    import transformers
+
+    untyped: Any = transformers
+    model.save_pretrained(folder)
+    scheme = untyped.BitsAndBytesConfig(**settings)
+    return untyped.LlamaForCausalLM.from_pretrained(
+        folder, quantization_config=scheme, dtype=model.dtype, device_map="cpu"
+    )
+
+
+def _quantize(model: Any, variant: Variant) -> Any:
     """Round ``model``'s linears to nearest and pack them in place."""
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import (
@@ -136,21 +207,28 @@ def _quantize(model: Any, weights: MappingProxyType[str, Any]) -> Any:
     )
     from compressed_tensors.quantization.utils import calculate_qparams
 
-    config = QuantizationConfig(
-        config_groups={"linears": {"targets": ["Linear"], "weights": dict(weights)}},
-        ignore=["lm_head"],
-    )
+    linears = {"targets": ["Linear"], "weights": dict(variant.weights or variant.float8 or {})}
+    if variant.activations:
+        linears["input_activations"] = dict(variant.activations)
+    config = QuantizationConfig(config_groups={"linears": linears}, ignore=["lm_head"])
     apply_quantization_config(model, config)
     for module in model.modules():
         scheme = getattr(module, "quantization_scheme", None)
         if scheme is None:
             continue
         rows = module.weight.data.float()
+        if scheme.weights.strategy == "tensor":
+            rows = rows.reshape(1, -1)
         blocks = rows.unflatten(1, (-1, scheme.weights.group_size or rows.shape[1]))
-        scale, zero_point = calculate_qparams(blocks.amin(-1), blocks.amax(-1), scheme.weights)
+        least, most = blocks.amin(-1), blocks.amax(-1)
+        if scheme.weights.strategy == "tensor":
+            least, most = least[0], most[0]
+        scale, zero_point = calculate_qparams(least, most, scheme.weights)
         module.weight_scale.data.copy_(scale)
         if hasattr(module, "weight_zero_point"):
             module.weight_zero_point.data.copy_(zero_point)
+        if hasattr(module, "input_scale"):
+            module.input_scale.data.fill_(0.02)
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
     return compressor

@@ -107,12 +107,13 @@ def judge(report: Report, budget: Budget) -> Verdict:
 
     - A target that is missing from the report or that failed fails each of its
       limits, whatever their level.
-    - A speed or a load time on a software adapter is inconclusive.
     - A missing figure breaks its limit, and so does a value that is not a number.
+    - A speed or a load time on a software adapter is inconclusive.
     - A broken limit is a ``fail``, or a ``warn`` where the budget says so.
 
-    The verdict fails when a check does; it is inconclusive when nothing failed, a
-    limit of level ``error`` could not be judged and the budget's policy asks.
+    The verdict fails when a check does or a measured target failed; it is inconclusive
+    when nothing failed, a limit of level ``error`` could not be judged and the
+    budget's policy asks.
 
     Raises:
         UnknownMetric: a limit names no metric; the nearest is told.
@@ -128,8 +129,9 @@ def judge(report: Report, budget: Budget) -> Verdict:
             for check in _judge_limit(report, name, metric, limit):
                 checks.append(check)
                 unjudged |= check.outcome == "inconclusive" and limit.level == "error"
-    if any(check.outcome == "fail" for check in checks):
-        return Verdict(outcome="fail", checks=tuple(checks))
+    failed = tuple(name for name, target in report.targets.items() if target.failure is not None)
+    if failed or any(check.outcome == "fail" for check in checks):
+        return Verdict(outcome="fail", failed_targets=failed, checks=tuple(checks))
     if unjudged and budget.gate.inconclusive == "fail":
         return Verdict(outcome="inconclusive", checks=tuple(checks))
     return Verdict(outcome="pass", checks=tuple(checks))
@@ -153,8 +155,7 @@ def _judge_limit(report: Report, name: str, metric: str, limit: Limit) -> list[C
         if target is None:
             outcome, reason = _missing_target(report, name)
         else:
-            breach = _breach(value, bound, bar, known.unit)
-            outcome, reason = _judge_target(target, known, limit, breach)
+            outcome, reason = _judge_target(target, known, limit, value, bound, bar)
         checks.append(
             Check(
                 target=name,
@@ -176,10 +177,8 @@ def _missing_target(report: Report, name: str) -> tuple[Outcome, str]:
     return "fail", f"the target was not measured (measured: {measured}) {hint}".rstrip()
 
 
-def _breach(value: float | None, bound: Bound, bar: float, unit: Unit) -> str:
+def _breach(value: float, bound: Bound, bar: float, unit: Unit) -> str:
     """How ``value`` breaks its bound; empty when it keeps it."""
-    if value is None:
-        return "the figure is missing from the report"
     # Written so that a value that is not a number breaks the limit.
     kept = value >= bar if bound == "min" else value <= bar
     side = "under" if bound == "min" else "over"
@@ -187,13 +186,20 @@ def _breach(value: float | None, bound: Bound, bar: float, unit: Unit) -> str:
 
 
 def _judge_target(
-    target: TargetReport, metric: Metric, limit: Limit, breach: str
+    target: TargetReport,
+    metric: Metric,
+    limit: Limit,
+    value: float | None,
+    bound: Bound,
+    bar: float,
 ) -> tuple[Outcome, str]:
     """The outcome of one bound on a target of the report, and why."""
+    broken: Outcome = "warn" if limit.level == "warn" else "fail"
     if target.failure is not None:
         return "fail", f"the target failed: {target.failure.code}: {target.failure.sentence}"
+    if value is None:
+        return broken, "the figure is missing from the report"
     if target.software_adapter and metric.speed_like:
         return "inconclusive", "a software adapter says nothing about speed on a user's machine"
-    if not breach:
-        return "pass", ""
-    return ("warn" if limit.level == "warn" else "fail"), breach
+    breach = _breach(value, bound, bar, metric.unit)
+    return (broken, breach) if breach else ("pass", "")

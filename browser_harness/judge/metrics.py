@@ -14,7 +14,7 @@ from typing import Literal
 from browser_harness.judge.statistics import judged, per_second, summarise
 from browser_harness.judge.units import Unit
 from manifests.agreement import Agreement
-from manifests.report import LoadSample, Memory, Parity, PrefillSample, TargetReport
+from manifests.report import LoadSample, Memory, MemoryPoint, Parity, PrefillSample, TargetReport
 
 Kind = Literal["size", "load", "speed", "memory", "parity", "health"]
 Read = Callable[[TargetReport], float | None]
@@ -82,10 +82,15 @@ def _memory(read: Callable[[Memory], float | None]) -> Read:
     return lambda target: None if target.memory is None else read(target.memory)
 
 
-def _peak_pss(memory: Memory) -> float:
+def _pss(look: MemoryPoint | None) -> float | None:
+    # No process at all was seen: that is no figure, and must not pass for a small one.
+    return (look.renderer_pss + look.gpu_process_pss or None) if look else None
+
+
+def _peak_pss(memory: Memory) -> float | None:
     # The largest sum, not the sum of the largest: the two processes peak at different times.
     looks = memory.timeline or (memory.peak,)
-    return max(look.renderer_pss + look.gpu_process_pss for look in looks)
+    return max((size for look in looks if (size := _pss(look)) is not None), default=None)
 
 
 def _parity(read: Callable[[Parity], float | None]) -> Read:
@@ -113,7 +118,7 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
     {
         "target_bytes": Metric(
             "Size of the target", "bytes", "lower", "size",
-            "every file that the target loads", lambda target: target.target_bytes,
+            "every file that a load of the target verifies", lambda target: target.target_bytes,
         ),
         "wire_bytes": Metric(
             "Bytes on the wire", "bytes", "lower", "size",
@@ -163,7 +168,7 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "rest_memory_bytes": Metric(
             "Memory at rest", "bytes", "lower", "memory",
             "the renderer's and the GPU process's PSS after the run",
-            _memory(lambda memory: memory.rest.renderer_pss + memory.rest.gpu_process_pss),
+            _memory(lambda memory: _pss(memory.rest)),
         ),
         "wasm_heap_bytes": Metric(
             "WASM heap", "bytes", "lower", "memory",

@@ -8,7 +8,11 @@ async function tabwrightProbe() {
   for (const name in adapter?.limits) {
     if (typeof adapter.limits[name] === "number") limits[name] = adapter.limits[name];
   }
+  const info = adapter?.info;
+  const names = info && `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
   return {
+    // The runtime's rule: page/runtime/device.ts.
+    software: Boolean(info && (info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|basic render/i.test(names))),
     adapter: adapter && {
       vendor: adapter.info.vendor,
       architecture: adapter.info.architecture,

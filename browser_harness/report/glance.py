@@ -88,12 +88,14 @@ def failures(report: Report) -> list[tuple[str, Failure]]:
 
 
 def verdict_counts(report: Report) -> str:
-    """How many checks ended how, e.g. ``12 passed, 1 failed``."""
+    """How many targets failed and checks ended how, e.g. ``12 passed, 1 failed``."""
     if report.verdict is None:
         return "no budget was given"
     words = {"pass": "passed", "warn": "warned", "fail": "failed", "inconclusive": "inconclusive"}
     outcomes = [check.outcome for check in report.verdict.checks]
-    counts = [f"{outcomes.count(key)} {word}" for key, word in words.items() if key in outcomes]
+    failed = len(report.verdict.failed_targets)
+    counts = [f"{failed} target{'s' if failed > 1 else ''} failed"] if failed else []
+    counts += [f"{outcomes.count(key)} {word}" for key, word in words.items() if key in outcomes]
     return ", ".join(counts)
 
 

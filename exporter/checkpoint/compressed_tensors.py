@@ -1,10 +1,14 @@
-"""compressed-tensors' ``pack-quantized`` format, as llm-compressor writes it.
+"""compressed-tensors, as llm-compressor writes it.
 
-A linear [N, K] becomes ``weight_packed`` int32 [N, ceil(K * bits / 32)], the lowest
-code in the lowest bits, codes offset by 2**(bits-1); ``weight_scale`` [N, K/group] in
-the model's dtype; ``weight_shape`` int64 [2]; and, when asymmetric,
-``weight_zero_point`` int32, packed the same way but along N.  Read from
-https://github.com/vllm-project/compressed-tensors and verified against its decompressor.
+``pack-quantized``: a linear [N, K] becomes ``weight_packed`` int32 [N, ceil(K * bits / 32)],
+the lowest code in the lowest bits, codes offset by 2**(bits-1); ``weight_scale`` [N, K/group]
+in the model's dtype; ``weight_shape`` int64 [2]; and, when asymmetric,
+``weight_zero_point`` int32, packed the same way but along N.
+
+``int-quantized``, ``float-quantized`` and ``naive-quantized``: ``weight`` itself is int8 or
+float8_e4m3fn [N, K]; ``weight_scale`` is [1], [N, 1] or [N, K/group], ``weight_zero_point``
+int8 likewise.  Read from https://github.com/vllm-project/compressed-tensors and verified
+against its decompressor.
 """
 
 from __future__ import annotations
@@ -12,18 +16,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from exporter.checkpoint.config import Part, read_part
-from exporter.checkpoint.errors import TensorMissing, UnsupportedScheme, WrongShape
+from exporter.checkpoint.errors import UnsupportedScheme, WrongShape
+from exporter.checkpoint.float8 import Float8
+from exporter.checkpoint.int8 import Int8
+from exporter.checkpoint.packing import WORD, describe, take, unpack
 from exporter.checkpoint.safetensors_file import StoredTensor
+from exporter.checkpoint.scales import scales_of
 
-_SUFFIX = ".weight_packed"
-_WORD = 32
+_NAME = "compressed-tensors"
+_PACKED = ".weight_packed"
+_SCALE = ".weight_scale"
+#: What each format keeps, as far as it is read.
+_KINDS = {
+    "pack-quantized": ("int4", "int8"),
+    "int-quantized": ("int8",),
+    "float-quantized": ("float8",),
+    "naive-quantized": ("int8", "float8"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +66,13 @@ class PackQuantized:
     @property
     def scheme(self) -> str:
         """How the checkpoint keeps it, in words for the ledger."""
-        group = "per channel" if self.group_size == self.shape[1] else f"g{self.group_size}"
-        kind = "symmetric" if self.zero_point is None else "asymmetric"
-        return f"compressed-tensors int{self.bits} {group} {kind}"
+        symmetric = self.zero_point is None
+        return describe(_NAME, self.bits, self.group_size, self.shape[1], symmetric=symmetric)
 
     def codes(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Unsigned codes, uint8 [rows, K]: those that the file holds, unchanged."""
         words = self.packed.read_rows(start, stop)
-        return _unpack(words, self.bits)[:, : self.shape[1]]
+        return unpack(words, self.bits)[:, : self.shape[1]]
 
     def scales(self) -> NDArray[np.float32]:
         """Scales, float32 [N, K / group_size]; exact from bf16, fp16 and fp32."""
@@ -69,30 +83,22 @@ class PackQuantized:
         if self.zero_point is None:
             return None
         words = self.zero_point.read()
-        along_rows = _unpack(np.ascontiguousarray(words.T), self.bits)
+        along_rows = unpack(np.ascontiguousarray(words.T), self.bits)
         return np.ascontiguousarray(along_rows[:, : self.shape[0]].T)
 
 
-def _unpack(words: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Little-endian codes of int32 words [R, W], uint8 [R, W * 32 / bits]."""
-    octets = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1)
-    if bits == 8:
-        return octets
-    codes = np.empty((len(words), octets.shape[1] * 2), np.uint8)
-    codes[:, 0::2] = octets & 0x0F
-    codes[:, 1::2] = octets >> 4
-    return codes
-
-
-class _Weights(Part):
+class _Numbers(Part):
     num_bits: int
     type: str
+    strategy: str | None = None
+    dynamic: bool | str = False
 
 
 class _Group(Part):
     format: str | None = None
-    weights: _Weights | None = None
-    input_activations: object = None
+    weights: _Numbers | None = None
+    input_activations: _Numbers | None = None
+    output_activations: object = None
 
 
 class _Transforms(Part):
@@ -110,13 +116,13 @@ class CompressedTensors:
     """The format, as :class:`exporter.checkpoint.formats.Reader` asks.
 
     Each linear's scheme is read off its own tensors, so mixed checkpoints work; the
-    config is read only to refuse what no tensor would show.
+    config is read to refuse what no tensor would show, and for the remarks.
 
     Raises:
         UnsupportedScheme: another kind of compressed-tensors.
     """
 
-    name = "compressed-tensors"
+    name = _NAME
 
     def __init__(self, config: object, path: Path) -> None:
         read = read_part(_Config, config, path, "quantization_config")
@@ -126,37 +132,63 @@ class CompressedTensors:
             raise UnsupportedScheme(path, "compressed-tensors with a quantised KV cache")
         if read.transform_config.config_groups:
             raise UnsupportedScheme(path, "compressed-tensors with transforms")
+        inputs = [g.input_activations for g in read.config_groups.values() if g.input_activations]
+        self.remarks = tuple(dict.fromkeys(_remark(activations) for activations in inputs))
+        self._has_input_scales = any(activations.dynamic is False for activations in inputs)
 
-    def read(self, tensors: dict[str, StoredTensor]) -> Iterator[PackQuantized]:
-        """Take every packed linear out of ``tensors``."""
-        for key in [name for name in tensors if name.endswith(_SUFFIX)]:
-            module = key.removesuffix(_SUFFIX)
+    def read(self, tensors: dict[str, StoredTensor]) -> Iterator[PackQuantized | Int8 | Float8]:
+        """Take every compressed linear out of ``tensors``."""
+        for key in [name for name in tensors if name.endswith(_PACKED)]:
+            module = key.removesuffix(_PACKED)
             packed = tensors.pop(key)
-            scale = _take(tensors, packed.path, f"{module}.weight_scale")
+            scale = take(tensors, packed.path, f"{module}{_SCALE}")
             shape = tuple(
-                int(n) for n in _take(tensors, packed.path, f"{module}.weight_shape").read()
+                int(n) for n in take(tensors, packed.path, f"{module}.weight_shape").read()
             )
-            if f"{module}.weight_g_idx" in tensors:
-                raise UnsupportedScheme(packed.path, f"activation ordering of {module}")
-            yield _linear(
-                module, shape, packed, scale, tensors.pop(f"{module}.weight_zero_point", None)
-            )
+            yield _linear(module, shape, packed, scale, self._take_rest(module, packed, tensors))
+        for key in [name for name in tensors if name.endswith(_SCALE)]:
+            module = key.removesuffix(_SCALE)
+            scale = tensors.pop(key)
+            weight = take(tensors, scale.path, f"{module}.weight")
+            zero_point = self._take_rest(module, weight, tensors)
+            scales = scales_of(weight, scale)
+            if zero_point is None and weight.dtype != np.int8:
+                yield Float8(weight, scales, _NAME)
+            else:
+                yield Int8(weight, scales, zero_point, _NAME)
+
+    def _take_rest(
+        self, module: str, weight: StoredTensor, tensors: dict[str, StoredTensor]
+    ) -> StoredTensor | None:
+        """The linear's zero points, its other tensors dropped or refused."""
+        if f"{module}.weight_g_idx" in tensors:
+            raise UnsupportedScheme(weight.path, f"activation ordering of {module}")
+        if self._has_input_scales:
+            # Fixed scales of activations, which a remark says are not quantised.
+            for part in ("input_scale", "input_zero_point"):
+                tensors.pop(f"{module}.{part}", None)
+        return tensors.pop(f"{module}.weight_zero_point", None)
 
 
 def _check_group(name: str, group: _Group, form: str | None, path: Path) -> None:
     weights = group.weights
     kind = f"{weights.type}{weights.num_bits}" if weights else "without weights"
     label = f"compressed-tensors {form} {kind} ({name})"
-    if form != "pack-quantized" or kind not in ("int4", "int8"):
+    if weights is None or form is None or kind not in _KINDS.get(form, ()):
         raise UnsupportedScheme(path, label)
-    if group.input_activations is not None:
-        raise UnsupportedScheme(path, f"{label} with quantised activations")
+    if weights.strategy == "block":
+        raise UnsupportedScheme(path, f"{label} in blocks of rows and columns")
+    if group.output_activations is not None:
+        raise UnsupportedScheme(path, f"{label} with quantised outputs")
 
 
-def _take(tensors: dict[str, StoredTensor], path: Path, name: str) -> StoredTensor:
-    if name not in tensors:
-        raise TensorMissing(path, name)
-    return tensors.pop(name)
+def _remark(activations: _Numbers) -> str:
+    kind = f"{activations.type}{activations.num_bits}"
+    when = "as it runs" if activations.dynamic else "by fixed scales"
+    return (
+        f"activations are meant to be rounded to {kind} {when}: "
+        "the bundle has the weights, and floats for all activations"
+    )
 
 
 def _linear(
@@ -169,7 +201,7 @@ def _linear(
     if len(shape) != 2 or min(shape) <= 0:
         raise WrongShape(packed.path, packed.name, f"weight_shape says {list(shape)}")
     rows, columns = shape
-    widths = {bits: -(-columns * bits // _WORD) for bits in (4, 8)}
+    widths = {bits: -(-columns * bits // WORD) for bits in (4, 8)}
     bits = next((b for b, words in widths.items() if packed.shape == (rows, words)), None)
     if bits is None or packed.dtype != np.int32:
         raise WrongShape(
@@ -181,7 +213,7 @@ def _linear(
     if columns % groups:
         raise WrongShape(packed.path, scale.name, f"{groups} groups do not divide {columns}")
     if zero_point is not None:
-        zero_point.expect((-(-rows * bits // _WORD), groups))
+        zero_point.expect((-(-rows * bits // WORD), groups))
     return PackQuantized(
         f"{module}.weight", (rows, columns), bits, columns // groups, packed, scale, zero_point
     )

@@ -81,6 +81,18 @@ class WrongShape(BadInput):
         super().__init__(f"{path}: tensor {name}: {reason}", "config.json and weights do not match")
 
 
+class NotFinite(BadInput):
+    """A tensor holds NaN or infinity, which no code can stand for."""
+
+    code = "tensor-not-finite"
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(
+            f"{path}: tensor {name} holds NaN or infinity",
+            "the checkpoint was broken while it was trained or compressed: make it again",
+        )
+
+
 class UnsupportedScheme(BadInput):
     """A compression scheme, or a part of one, that is not read."""
 

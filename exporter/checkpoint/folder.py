@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.checkpoint.adapter import merge_adapter
+from exporter.checkpoint.adapter_config import CONFIG as ADAPTER_CONFIG
+from exporter.checkpoint.adapter_config import TENSORS as ADAPTER_TENSORS
+from exporter.checkpoint.adapter_config import AdapterUnmerged
 from exporter.checkpoint.config import DecoderConfig, read_json, read_part
 from exporter.checkpoint.errors import (
     NotACheckpoint,
@@ -19,6 +23,7 @@ from exporter.checkpoint.errors import (
     WrongShape,
 )
 from exporter.checkpoint.formats import find_reader
+from exporter.checkpoint.kinds import refuse_other_kinds
 from exporter.checkpoint.safetensors_file import StoredTensor, open_safetensors
 from exporter.checkpoint.weights import Dense, Packed, Stored
 from manifests.bundle import Source, SourceFile
@@ -31,6 +36,7 @@ OPTIONAL_FILES = ("chat_template.jinja", "generation_config.json")
 HEAD = "lm_head.weight"
 #: Buffers that older versions of transformers saved and every version recomputes.
 _DERIVED = ("rotary_emb.inv_freq", "self_attn.bias", "self_attn.masked_bias")
+_FLOATS = frozenset({"bfloat16", "float16", "float32"})
 _READ = 1 << 20
 
 
@@ -42,6 +48,8 @@ class Checkpoint:
         config: ``config.json``, without its ``quantization_config``.
         decoder: what we read of it, checked.
         weights: by the module's weight name, in file order.
+        adapter_files: of the adapter that is merged into ``weights``; empty without one.
+        remarks: what its format asks for that no bundle does, each a sentence.
     """
 
     path: Path
@@ -50,6 +58,8 @@ class Checkpoint:
     decoder: DecoderConfig
     weights: dict[str, Dense | Packed]
     weight_files: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
+    adapter_files: tuple[Path, ...] = ()
 
     def weight(self, name: str) -> Dense | Packed:
         """The weight called ``name``.
@@ -76,7 +86,8 @@ class Checkpoint:
                 raise WrongShape(weight.path, name, reason)
         ignored = _DERIVED if HEAD in shapes else (*_DERIVED, HEAD)
         for name, weight in self.weights.items():
-            if name not in shapes and not name.endswith(ignored):
+            used = name in shapes or name.endswith(ignored)
+            if not used and not _adds_nothing(weight):
                 raise TensorUnknown(weight.path, name)
         return [weight for name, weight in self.weights.items() if name in shapes]
 
@@ -88,7 +99,8 @@ class Checkpoint:
     def source(self, progress: Progress = silent) -> Source:
         """Digest the files that a bundle is made from."""
         named = ("config.json", *TOKENIZER_FILES, *OPTIONAL_FILES)
-        paths = [p for p in (self.file(name) for name in named) if p] + list(self.weight_files)
+        paths = [p for p in (self.file(name) for name in named) if p]
+        paths += [*self.weight_files, *self.adapter_files]
         total = sum(path.stat().st_size for path in paths)
         files, done = [], 0
         for path in paths:
@@ -105,26 +117,32 @@ class Checkpoint:
             format=self.format,
             files=tuple(files),
             digest=hashlib.sha256(joined.encode()).hexdigest(),
+            remarks=self.remarks,
         )
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open the checkpoint folder at ``path``.
+def open_checkpoint(path: Path, adapter: Path | None = None) -> Checkpoint:
+    """Open the checkpoint folder at ``path``, with the PEFT adapter in ``adapter`` merged.
 
     Raises:
         NotACheckpoint: no folder, no config, no tokenizer, no weights.
         PickleRefused: the weights are pickles.
+        AdapterUnmerged: the folder holds an adapter, and ``adapter`` is not given.
+        UnsupportedArchitecture: no plain decoder.
         UnsupportedScheme: a compression that is not read.
         ShardMissing, ShardCorrupt, TensorMissing, WrongShape: damaged weights.
+        NotAnAdapter, UnsupportedAdapter, AdapterMisfit: the adapter.
     """
     if not path.is_dir():
         raise NotACheckpoint(path, "no such folder")
+    if adapter is None and (path / ADAPTER_CONFIG).is_file():
+        raise AdapterUnmerged(path)
     config_path = path / "config.json"
     config = read_json(config_path)
+    refuse_other_kinds(config_path, config)
     decoder = read_part(DecoderConfig, config, config_path)
     for name in TOKENIZER_FILES:
-        if not (path / name).is_file():
-            raise NotACheckpoint(path, f"{name} is missing")
+        read_json(path / name)
     scheme = config.pop("quantization_config", None)
     reader = find_reader(scheme, config_path) if scheme is not None else None
     files = _weight_files(path)
@@ -132,9 +150,31 @@ def open_checkpoint(path: Path) -> Checkpoint:
     weights: dict[str, Dense | Packed] = {}
     if reader is not None:
         weights |= {weight.name: weight for weight in reader.read(tensors)}
-    weights |= {name: Stored(tensor) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name in weights:
+            raise WrongShape(tensor.path, name, "is there as floats and as codes")
+        weights[name] = _stored(tensor)
     label = reader.name if reader is not None else "safetensors"
-    return Checkpoint(path, label, config, decoder, weights, files)
+    remarks = reader.remarks if reader is not None else ()
+    if adapter is None:
+        return Checkpoint(path, label, config, decoder, weights, files, remarks)
+    merged = merge_adapter(adapter, weights, tied=HEAD not in weights)
+    extra = (adapter / ADAPTER_CONFIG, adapter / ADAPTER_TENSORS)
+    return Checkpoint(path, f"{label} + LoRA", config, decoder, merged, files, remarks, extra)
+
+
+def _adds_nothing(weight: Dense | Packed) -> bool:
+    """Whether it is a bias of zeros: AutoGPTQ gave one to linears of every architecture."""
+    is_bias = isinstance(weight, Dense) and weight.name.endswith(".bias")
+    return is_bias and len(weight.shape) == 1 and not weight.values().any()
+
+
+def _stored(tensor: StoredTensor) -> Stored:
+    """A tensor that no format claimed, so that it must be floats which float32 holds."""
+    if tensor.dtype.name not in _FLOATS:
+        reason = f"is {tensor.dtype.name}, and no quantization_config says what it means"
+        raise WrongShape(tensor.path, tensor.name, reason)
+    return Stored(tensor)
 
 
 def _open_all(files: tuple[Path, ...]) -> dict[str, StoredTensor]:

@@ -7,17 +7,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from exporter.checkpoint.awq import Awq
+from exporter.checkpoint.bitsandbytes import BitsAndBytes
 from exporter.checkpoint.compressed_tensors import CompressedTensors
 from exporter.checkpoint.config import Part, read_part
 from exporter.checkpoint.errors import UnsupportedScheme
+from exporter.checkpoint.gptq import Gptq
 from exporter.checkpoint.safetensors_file import StoredTensor
 from exporter.checkpoint.weights import Dense, Packed
 
 
 class Reader(Protocol):
-    """A format, with its ``quantization_config`` read and checked."""
+    """A format, with its ``quantization_config`` read and checked.
+
+    Attributes:
+        remarks: what no export of such a checkpoint reproduces, each a sentence.
+    """
 
     name: str
+    remarks: tuple[str, ...]
 
     def read(self, tensors: dict[str, StoredTensor]) -> Iterator[Dense | Packed]:
         """Take the tensors of compressed weights out of ``tensors``; yield the weights.
@@ -32,7 +40,12 @@ class Reader(Protocol):
 
 #: By ``quant_method``: what reads ``quantization_config``, given with config.json's path.
 READERS: MappingProxyType[str, Callable[[object, Path], Reader]] = MappingProxyType(
-    {"compressed-tensors": CompressedTensors}
+    {
+        "awq": Awq,
+        "bitsandbytes": BitsAndBytes,
+        "compressed-tensors": CompressedTensors,
+        "gptq": Gptq,
+    }
 )
 
 

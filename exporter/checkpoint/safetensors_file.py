@@ -71,6 +71,23 @@ class StoredTensor:
         row = prod(self.shape[1:]) * self.dtype.itemsize
         return self._read(start * row, (stop - start) * row).reshape(-1, *self.shape[1:])
 
+    def read_columns(self, start: int, stop: int) -> NDArray[Any]:
+        """Read columns ``start:stop`` of a matrix; memory stays that of the result.
+
+        Raises:
+            ShardCorrupt: the file is shorter than when it was opened.
+        """
+        rows, columns = self.shape
+        size = self.dtype.itemsize
+        step = (stop - start) * size
+        buffer = bytearray(rows * step)
+        view = memoryview(buffer)
+        with self.path.open("rb", buffering=0) as file:
+            for row in range(rows):
+                at = self.offset + (row * columns + start) * size
+                self._fill(file.fileno(), view[row * step : (row + 1) * step], at)
+        return np.frombuffer(buffer, dtype=self.dtype).reshape(rows, stop - start)
+
     def expect(self, shape: tuple[int, ...]) -> StoredTensor:
         """Return self, or raise :class:`WrongShape` when the shape is another."""
         if self.shape != shape:
@@ -81,15 +98,16 @@ class StoredTensor:
 
     def _read(self, start: int, length: int) -> NDArray[Any]:
         buffer = bytearray(length)
-        view = memoryview(buffer)
         with self.path.open("rb", buffering=0) as file:
-            at = self.offset + start
-            while view:
-                count = os.preadv(file.fileno(), [view], at)
-                if count == 0:
-                    raise ShardCorrupt(self.path, f"ends inside tensor {self.name}")
-                view, at = view[count:], at + count
+            self._fill(file.fileno(), memoryview(buffer), self.offset + start)
         return np.frombuffer(buffer, dtype=self.dtype)
+
+    def _fill(self, file: int, view: memoryview, at: int) -> None:
+        while view:
+            count = os.preadv(file, [view], at)
+            if count == 0:
+                raise ShardCorrupt(self.path, f"ends inside tensor {self.name}")
+            view, at = view[count:], at + count
 
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import mobius
 import onnx_ir as ir
 
 from exporter.checkpoint.errors import UnsupportedArchitecture
+from exporter.graph.decoder import Decoder
+from exporter.graph.families import FAMILIES
+from exporter.graph.settings import CONTEXT_KEY
 from manifests.errors import BadInput
-
-#: Families whose graphs are compared with transformers in the tests.
-FAMILIES = ("llama",)
 
 _DTYPES = {"float32": "f32", "float16": "f16"}
 _EP = "tabwright"
@@ -62,17 +63,23 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
         path: of config.json, for errors.
         config: what it holds, without ``quantization_config``.
         dtype: ``float32`` or ``float16``, of the activations.
-        context_length: positions that the rotary tables reach.
+        context_length: positions that the rotary tables reach at most; see
+            :func:`read_layout` for those that they do.
 
     Raises:
         GraphUndeclared: the config is not one that the architecture can have.
     """
-    config = {**config, "max_position_embeddings": context_length}
+    config = {**config, CONTEXT_KEY: context_length}
     with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
             package = mobius.build(
-                folder, dtype=_DTYPES[dtype], load_weights=False, execution_provider=_EP
+                folder,
+                task="text-generation",
+                module_class=Decoder,
+                dtype=_DTYPES[dtype],
+                load_weights=False,
+                execution_provider=_EP,
             )
         except Exception as error:
             # transformers and mobius raise whatever a strange value led them to.
@@ -81,6 +88,32 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
     model: ir.Model = package["model"]
     model.graph.name = str(config["model_type"])
     return model
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What feeds a graph: the shape of its cache, and how long a text it is right for."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context_length: int
+
+
+def read_layout(skeleton: ir.Model, context_length: int) -> Layout:
+    """The layout of a graph that was declared for ``context_length``."""
+    caches = [v.shape for v in skeleton.graph.inputs if str(v.name).startswith("past_key_values")]
+    # The page's KV cache has one shape for all layers; so have all of our families.
+    ((kv_heads, head_dim),) = {(shape[1], shape[3]) for shape in caches if shape is not None}
+    assert isinstance(kv_heads, int)
+    assert isinstance(head_dim, int)
+    reaches = [
+        value.shape[0]
+        for name, value in skeleton.graph.initializers.items()
+        if name.endswith(".cosines") and value.shape is not None
+    ]
+    reached = min((n for n in reaches if isinstance(n, int)), default=context_length)
+    return Layout(len(caches) // 2, kv_heads, head_dim, reached)
 
 
 def weight_shapes(skeleton: ir.Model) -> dict[str, tuple[int, ...]]:

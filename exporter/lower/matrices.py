@@ -49,7 +49,8 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
                 for product in [inner.node for inner in node.outputs[0].uses()]:
                     if product.op_type != "MatMul":
                         raise GraphUnexpected(f"{matrix.name} goes into {product.op_type}")
-                    site = Site(graph, product.inputs[0], matrix, target, store)
+                    source = _in_stored_order(graph, product.inputs[0], matrix)
+                    site = Site(graph, source, matrix, target, store)
                     _replace(graph, product, MATMULS[target.matmul](site))
                 graph.remove(node, safe=True)
             else:
@@ -59,13 +60,15 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
 
 
 def lower_vectors(model: ir.Model, target: Target, store: StoredWeights) -> None:
-    """Put norms and biases in place, cast to the target's activations."""
+    """Put norms and biases in place, cast to the target's activations.
+
+    A vector that the skeleton keeps in float32 whatever the activations are stays so.
+    """
     graph = model.graph
     for vector in store.vectors:
         weight = graph.initializers.pop(vector.name)
-        value = floats(
-            graph, vector.name, vector.values, vector.dtype, target.activation_dtype, vector.shape
-        )
+        wanted = "float32" if weight.dtype == ir.DataType.FLOAT else target.activation_dtype
+        value = floats(graph, vector.name, vector.values, vector.dtype, wanted, vector.shape)
         weight.replace_all_uses_with(value)
 
 
@@ -75,6 +78,31 @@ def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
     result.name, result.shape, result.type = old.name, old.shape, old.type
     old.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
+
+
+def _in_stored_order(graph: ir.Graph, source: ir.Value | None, matrix: Matrix) -> ir.Value | None:
+    """``source`` with its last axis in the order of the stored columns.
+
+    Products of one source and one order share the Gather: in GPTQ's act-order q, k and v
+    have the same, and so have gate and up.  Folded weights take it too: putting their
+    columns back would be folded into a second copy.
+    """
+    place = matrix.permutation
+    if place is None or source is None:
+        return source
+    name = f"permutation.{place.file}.{place.offset}"
+    order = external(graph, name, place, ir.DataType.INT32, (matrix.shape[1],))
+    for usage in source.uses():
+        if usage.node.op_type == "Gather" and usage.node.inputs[1] is order:
+            return usage.node.outputs[0]
+    gather = ir.node("Gather", [source, order], {"axis": -1})
+    gather.outputs[0].name = f"{source.name}.{name}"
+    producer = source.producer()
+    if producer is None:
+        graph.insert_before(graph[0], gather)
+    else:
+        graph.insert_after(producer, gather)
+    return gather.outputs[0]
 
 
 def _matmul_nbits(site: Site) -> list[ir.Node]:

@@ -14,13 +14,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.checkpoint.errors import UnsupportedScheme, WrongShape
+from exporter.checkpoint.errors import NotFinite, UnsupportedScheme, WrongShape
+from exporter.checkpoint.reordered import Reordered
 from exporter.checkpoint.weights import Dense, Packed, row_blocks
 from exporter.quant.blocks import dequantise, quantise
+from exporter.quant.census import CensusBuilder, zeros_of_codes
 from exporter.quant.layout import BLOCK_SIZES, block_size_for, pack, widen
 from exporter.quant.rounding import RoundingBuilder
 from exporter.write.shards import ShardWriter
-from manifests.bundle import Range, Rounding, Tensor
+from manifests.bundle import Range, Rounding, Tensor, Zeros
 
 FloatDtype = Literal["float16", "float32"]
 MatrixRole = Literal["linear", "embedding", "head", "tied"]
@@ -66,7 +68,9 @@ class Matrix:
     scales: Range
     scale_dtype: FloatDtype
     zero_points: Range | None
+    permutation: Range | None
     rounding: Rounding | None
+    zeros: Zeros
 
     @property
     def blocks(self) -> int:
@@ -82,12 +86,14 @@ class Matrix:
             source=self.source,
             outcome="requantised" if self.rounding else "exact",
             rounding=self.rounding,
+            zeros=self.zeros,
             bits=self.bits,
             block_size=self.block_size,
             codes=self.codes,
             scales=self.scales,
             scale_dtype=self.scale_dtype,
             zero_points=self.zero_points,
+            permutation=self.permutation,
         )
 
 
@@ -104,8 +110,9 @@ class StoredWeights:
 class _Codes:
     """Rows of a matrix, block by block, and what belongs to all of them.
 
-    ``blocks`` yields uint8 [rows, K].  ``scales`` and ``rounding`` fill up as it goes
-    when the matrix is quantised here, so they are read after it is exhausted.
+    ``blocks`` yields uint8 [rows, K].  ``census`` fills up as it goes, and so do
+    ``scales`` and ``rounding`` when the matrix is quantised here: they are read after it
+    is exhausted.
     """
 
     block_size: int
@@ -113,11 +120,12 @@ class _Codes:
     scales: NDArray[np.float32]
     zero_points: NDArray[np.uint8] | None
     rounding: RoundingBuilder
+    census: CensusBuilder
 
 
 def store_vector(weight: Dense, writer: ShardWriter) -> Vector:
     """Store as float32, which holds bf16, fp16 and fp32 exactly."""
-    values = weight.values()
+    values = _finite(weight, weight.values())
     place = writer.begin(weight.name, values.nbytes)
     writer.write(values)
     return Vector(weight.name, weight.shape, weight.scheme, place)
@@ -131,11 +139,13 @@ def store_matrix(
     ``block_size`` is used where we quantise; packed weights keep their own groups.
 
     Raises:
+        NotFinite: a value or a scale is NaN or infinite.
         WrongShape: K has no block size that the runtime can read.
         UnsupportedScheme: an embedding with zero points, which no gather kernel reads.
     """
     rows, columns = weight.shape
-    codes = _codes(weight, bits, block_size)
+    order = _order(weight, role, bits)
+    codes = _codes(weight if order is None else order.packed, bits, block_size)
     if codes.zero_points is not None and role in GATHERED:
         raise UnsupportedScheme(weight.path, f"of an asymmetric embedding ({weight.name})")
     place = writer.begin(weight.name, rows * columns * bits // 8)
@@ -149,6 +159,7 @@ def store_matrix(
         packed = pack(codes.zero_points, bits)
         zero_points_place = writer.begin(weight.name, packed.nbytes)
         writer.write(packed)
+    permutation = None if order is None else writer.share(weight.name, order.order)
     return Matrix(
         name=weight.name,
         role=role,
@@ -160,8 +171,20 @@ def store_matrix(
         scales=scales_place,
         scale_dtype=scale_dtype,
         zero_points=zero_points_place,
+        permutation=permutation,
         rounding=None if codes.rounding.exact else codes.rounding.build(),
+        zeros=codes.census.build(),
     )
+
+
+def _order(weight: Dense | Packed, role: MatrixRole, bits: int) -> Reordered | None:
+    """``weight`` where its codes can be carried in an order of their own, else None.
+
+    A gather puts out rows as they are stored, so only products take an order.
+    """
+    if isinstance(weight, Reordered) and weight.packed.bits <= bits and role not in GATHERED:
+        return weight
+    return None
 
 
 def _codes(weight: Dense | Packed, bits: int, block_size: int) -> _Codes:
@@ -172,8 +195,9 @@ def _codes(weight: Dense | Packed, bits: int, block_size: int) -> _Codes:
     if block is None:
         raise _unblockable(weight)
     scales = np.empty((rows, columns // block), np.float32)
-    rounding = RoundingBuilder()
-    return _Codes(block, _round(weight, bits, block, scales, rounding), scales, None, rounding)
+    rounding, census = RoundingBuilder(), CensusBuilder()
+    blocks = _round(weight, bits, block, scales, rounding, census)
+    return _Codes(block, blocks, scales, None, rounding, census)
 
 
 def _carry(weight: Packed, bits: int) -> _Codes:
@@ -187,17 +211,21 @@ def _carry(weight: Packed, bits: int) -> _Codes:
     if block is None:
         raise _unblockable(weight)
     repeat = weight.group_size // block
-    scales = np.repeat(weight.scales(), repeat, axis=1)
+    scales = np.repeat(_finite(weight, weight.scales()), repeat, axis=1)
+    if zero_points is not None:
+        zero_points = np.repeat(zero_points, repeat, axis=1)
     shift = zero_points is None and weight.bits != bits
+    census = CensusBuilder()
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         for start, stop in row_blocks(*weight.shape, multiple=weight.row_multiple):
             codes = weight.codes(start, stop)
+            middles = None if zero_points is None else zero_points[start:stop]
+            zeros = zeros_of_codes(codes, scales[start:stop], middles, weight.bits)
+            census.add(zeros, zeros)
             yield widen(codes, weight.bits, bits) if shift else codes
 
-    if zero_points is not None:
-        zero_points = np.repeat(zero_points, repeat, axis=1)
-    return _Codes(block, blocks(), scales, zero_points, RoundingBuilder())
+    return _Codes(block, blocks(), scales, zero_points, RoundingBuilder(), census)
 
 
 def _round(
@@ -206,11 +234,15 @@ def _round(
     block: int,
     scales: NDArray[np.float32],
     rounding: RoundingBuilder,
+    census: CensusBuilder,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Quantise block by block, filling ``scales`` and ``rounding`` on the way."""
+    """Quantise block by block, filling ``scales``, ``rounding`` and ``census`` on the way."""
     for start, stop, values in _values(weight):
+        _finite(weight, values)
         codes, scales[start:stop] = quantise(values, bits, block)
-        rounding.add(values, dequantise(codes, scales[start:stop], None, bits))
+        stored = dequantise(codes, scales[start:stop], None, bits)
+        rounding.add(values, stored)
+        census.add(values == 0, stored == 0)
         yield codes
 
 
@@ -220,11 +252,18 @@ def _values(weight: Dense | Packed) -> Iterator[tuple[int, int, NDArray[np.float
         for start, stop in row_blocks(rows, columns):
             yield start, stop, weight.rows(start, stop)
         return
-    scales, zero_points = weight.scales(), weight.zero_points()
+    scales, zero_points = _finite(weight, weight.scales()), weight.zero_points()
     for start, stop in row_blocks(rows, columns, weight.row_multiple):
         zeros = None if zero_points is None else zero_points[start:stop]
         codes = weight.codes(start, stop)
         yield start, stop, dequantise(codes, scales[start:stop], zeros, weight.bits)
+
+
+def _finite(weight: Dense | Packed, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give ``values`` back, or refuse them: a comparison with NaN would call them exact."""
+    if not np.isfinite(values).all():
+        raise NotFinite(weight.path, weight.name)
+    return values
 
 
 def _shortest(

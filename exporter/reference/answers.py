@@ -34,13 +34,18 @@ def continue_greedily(model: Any, prompt: GreedyPrompt, tokens: int, end: Iterab
     """Continue ``prompt`` by up to ``tokens`` tokens; a token of ``end`` is the last."""
     stops = set(end)
     chosen: list[int] = []
+    runners_up: list[int] = []
     margins: list[float] = []
     fed, cache = list(prompt.ids), None
     while len(chosen) < tokens and not stops.intersection(chosen[-1:]):
         ids = torch.tensor([fed], device=model.device)
         step = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        first, second = step.logits[0, -1].float().topk(2).values.tolist()
-        chosen.append(int(step.logits[0, -1].argmax()))
+        logits = step.logits[0, -1].float()
+        best = logits.topk(2)
+        first, second = best.values.tolist()
+        chosen.append(int(logits.argmax()))
+        # Of equal logits argmax and topk need not name the same one first.
+        runners_up.append(next(n for n in best.indices.tolist() if n != chosen[-1]))
         margins.append(first - second)
         fed, cache = chosen[-1:], step.past_key_values
     return Greedy(
@@ -48,6 +53,7 @@ def continue_greedily(model: Any, prompt: GreedyPrompt, tokens: int, end: Iterab
         language=prompt.language,
         prompt=prompt.ids,
         tokens=tuple(chosen),
+        runners_up=tuple(runners_up),
         margins=tuple(margins),
     )
 

@@ -52,6 +52,19 @@ class NotRunnable(BadInput):
         )
 
 
+class MisreadByKernel(EnvironmentProblem):
+    """The package that wrote a tensor gets it wrong on this device."""
+
+    code = "misread-by-kernel"
+
+    def __init__(self, checkpoint: Path, tensor: str, package: str) -> None:
+        super().__init__(
+            f"{checkpoint}: tensor {tensor}: {package}'s CPU kernel misreads blocks that do not "
+            "end where rows do",
+            "make the reference on a machine with CUDA",
+        )
+
+
 class NoCuda(EnvironmentProblem):
     """CUDA was asked for and torch finds no device."""
 

@@ -10,7 +10,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import psutil
 import torch
 from safetensors.numpy import save_file
 
@@ -24,6 +23,7 @@ from exporter.reference.model import (
     load_bundle,
     load_checkpoint,
     memory_errors_named,
+    read_by,
     read_config,
 )
 from exporter.reference.prompts import Prompts, tokenise
@@ -31,6 +31,7 @@ from exporter.reference.speed import PeakMemory, measure_pace
 from exporter.reference.suite import SUITE, Suite
 from exporter.write.verify import verify_bundle
 from manifests.bundle import Manifest
+from manifests.machine import cpu_name
 from manifests.progress import Progress, silent
 from manifests.reference import Answers, Device, Greedy, Reference, Speed
 
@@ -45,6 +46,7 @@ def make_reference(
     out: Path,
     *,
     device: DeviceChoice = "auto",
+    adapter: Path | None = None,
     suite: Path = SUITE,
     repetitions: int = 3,
     decode_tokens: int = 32,
@@ -61,6 +63,7 @@ def make_reference(
         bundle: a finished bundle.
         out: where reference.json goes.
         device: ``auto`` takes CUDA where torch finds it.
+        adapter: folder of the PEFT adapter that was merged into the checkpoint.
         suite: the texts, see :class:`exporter.reference.suite.Suite`.
         repetitions: timed rounds, after one that warms up.
         decode_tokens: timed tokens after the first, per round.
@@ -75,7 +78,7 @@ def make_reference(
     where = choose_device(device)
     questions = Suite.load(suite)
     manifest = verify_bundle(bundle, progress)
-    source = open_checkpoint(checkpoint).source(progress)
+    source = open_checkpoint(checkpoint, adapter).source(progress)
     if source.digest != manifest.source.digest:
         raise CheckpointMismatch(checkpoint, bundle)
     prompts = tokenise(checkpoint, questions, manifest.model.context_length)
@@ -86,6 +89,7 @@ def make_reference(
             checkpoint,
             prompts,
             where,
+            adapter,
             repetitions=repetitions,
             decode_tokens=decode_tokens,
             progress=progress,
@@ -105,6 +109,7 @@ def make_reference(
     reference = Reference(
         source_digest=source.digest,
         tokenizer_digest=_sha256(checkpoint / "tokenizer.json"),
+        checkpoint_read_by=read_by(read_config(checkpoint), adapter),
         device=_describe(where),
         tokens=prompts.tokens,
         chats=prompts.chats,
@@ -121,6 +126,7 @@ def _run_checkpoint(
     checkpoint: Path,
     prompts: Prompts,
     device: DeviceName,
+    adapter: Path | None,
     *,
     repetitions: int,
     decode_tokens: int,
@@ -136,7 +142,7 @@ def _run_checkpoint(
     progress("load checkpoint in PyTorch", 0, 1)
     with PeakMemory(device) as peak:
         started = time.perf_counter()
-        model = load_checkpoint(checkpoint, config, dtype, device)
+        model = load_checkpoint(checkpoint, config, dtype, device, adapter)
         load_ms = (time.perf_counter() - started) * 1e3
         progress("load checkpoint in PyTorch", 1, 1)
         pace = measure_pace(
@@ -159,7 +165,7 @@ def _run_checkpoint(
         # Widening a model that was dequantised to 16 bits would keep their rounding.
         del model
         _release_memory(device)
-        model = load_checkpoint(checkpoint, read_config(checkpoint), torch.float32, device)
+        model = load_checkpoint(checkpoint, read_config(checkpoint), torch.float32, device, adapter)
     logits = score(model, prompts.scored, "score checkpoint in PyTorch", progress)
     del model
     _release_memory(device)
@@ -186,22 +192,12 @@ def _continue(
 
 
 def _describe(device: DeviceName) -> Device:
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
     versions = {package: version(package) for package in _PACKAGES}
     versions["python"] = platform.python_version()
     if device == "cuda":
         versions["cuda"] = str(torch.version.cuda)
     return Device(device=device, name=name, threads=torch.get_num_threads(), versions=versions)
-
-
-def _cpu_name() -> str:
-    """The processor's own name; Linux tells it in /proc only."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or f"{platform.machine()}, {psutil.cpu_count()} cores"
 
 
 def _write(reference: Reference, logits: Logits, out: Path) -> Reference:

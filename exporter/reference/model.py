@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -18,10 +19,19 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from exporter.checkpoint.errors import TensorMissing
-from exporter.reference.errors import LedgerMismatch, NoCuda, NotRunnable, OutOfMemory
+from exporter.compress.errors import ExtraMissing
+from exporter.reference.errors import (
+    LedgerMismatch,
+    MisreadByKernel,
+    NoCuda,
+    NotRunnable,
+    OutOfMemory,
+)
+from exporter.reference.own_reading import fill
 from exporter.reference.quiet import quiet_libraries
 from exporter.reference.weights import bundle_weights
 from manifests.bundle import WeightSet
+from manifests.reference import ReadBy
 
 DeviceName = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -29,10 +39,13 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 #: transformers' factories are untyped.
 _AUTO: Any = AutoModelForCausalLM
 
+#: Its models are asked to dequantise themselves after they are loaded.
+_BITSANDBYTES = "bitsandbytes"
 #: What makes transformers turn a compressed checkpoint's integers into the floats
-#: they stand for while it loads, by quant_method.
+#: they stand for while it loads, by quant_method.  For a method that is not here it
+#: needs libraries that cannot be installed beside ours: exporter.checkpoint reads those.
 _DEQUANTISED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {"compressed-tensors": {"dequantize": True}}
+    {"compressed-tensors": {"dequantize": True}, _BITSANDBYTES: {}}
 )
 
 
@@ -76,15 +89,44 @@ def read_config(checkpoint: Path) -> PretrainedConfig:
     return config
 
 
+def _attention(config: PretrainedConfig) -> str | None:
+    """The library's default, except where it would leave a soft cap of the scores out."""
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else None
+
+
+def read_by(config: PretrainedConfig, adapter: Path | None) -> ReadBy:
+    """Whose code makes floats of a checkpoint in :func:`load_checkpoint`."""
+    if adapter is not None:
+        return "tabwright"
+    scheme = getattr(config, "quantization_config", None)
+    known = scheme is None or scheme["quant_method"] in _DEQUANTISED
+    return "transformers" if known else "tabwright"
+
+
 def load_checkpoint(
-    checkpoint: Path, config: PretrainedConfig, dtype: torch.dtype, device: DeviceName
+    checkpoint: Path,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    device: DeviceName,
+    adapter: Path | None = None,
 ) -> Any:
-    """Load the checkpoint through transformers, its weights dequantised to ``dtype``.
+    """Load the checkpoint as :func:`read_by` says, its weights dequantised to ``dtype``.
+
+    Activations stay what transformers makes of the checkpoint: compressed-tensors' W8A8
+    and FP8 schemes go on rounding them, bitsandbytes' LLM.int8() no longer does.
 
     Raises:
         TensorMissing: transformers would have made up a weight.
+        ExtraMissing: the scheme's own package is not installed.
+        MisreadByKernel: that package would get the weights wrong on ``device``.
     """
+    if read_by(config, adapter) == "tabwright":
+        return fill(_without_weights(config, dtype), checkpoint, adapter).to(device).eval()
     scheme = getattr(config, "quantization_config", None)
+    by_bitsandbytes = scheme is not None and scheme["quant_method"] == _BITSANDBYTES
+    for package in ("accelerate", _BITSANDBYTES) if by_bitsandbytes else ():
+        if find_spec(package) is None:
+            raise ExtraMissing(package)
     if scheme is not None:
         config.quantization_config = {**scheme, **_DEQUANTISED[scheme["quant_method"]]}
     with quiet_libraries():
@@ -92,12 +134,36 @@ def load_checkpoint(
             checkpoint,
             config=config,
             dtype=dtype,
+            attn_implementation=_attention(config),
             local_files_only=True,
             output_loading_info=True,
+            **({"device_map": {"": device}} if by_bitsandbytes else {}),
         )
     for name in sorted(info["missing_keys"]):
         raise TensorMissing(checkpoint, name)
+    if by_bitsandbytes:
+        _check_blocks(checkpoint, model, device)
+        with quiet_libraries():
+            model = model.dequantize(dtype=dtype)
     return model.to(device).eval()
+
+
+def _check_blocks(checkpoint: Path, model: Any, device: DeviceName) -> None:
+    """Refuse 4-bit blocks that span rows: bitsandbytes 0.50 loses count of them on a CPU."""
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and device == "cpu" and state.shape[-1] % state.blocksize:
+            raise MisreadByKernel(checkpoint, f"{name}.weight", _BITSANDBYTES)
+
+
+def _without_weights(config: PretrainedConfig, dtype: torch.dtype) -> Any:
+    """A plain model of ``config``'s architecture whose parameters are still to be filled."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with quiet_libraries(), no_init_weights():
+        model = _AUTO.from_config(config, dtype=dtype, attn_implementation=_attention(config))
+    model.tie_weights()
+    return model
 
 
 def load_bundle(checkpoint: Path, bundle: Path, weights: WeightSet, device: DeviceName) -> Any:
@@ -107,12 +173,8 @@ def load_bundle(checkpoint: Path, bundle: Path, weights: WeightSet, device: Devi
         LedgerMismatch: the ledger's rows are not exactly the model's parameters.
     """
     config = read_config(checkpoint)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
     config.tie_word_embeddings = any(row.role == "tied" for row in weights.tensors)
-    with quiet_libraries(), no_init_weights():
-        model = _AUTO.from_config(config, dtype=torch.float32)
-    model.tie_weights()
+    model = _without_weights(config, torch.float32)
     parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
     for row, values in bundle_weights(bundle, weights):
         parameter = parameters.pop(row.name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as standard_logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from transformers.utils import logging as untyped_logging
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence transformers, compressed-tensors and every tqdm bar inside.
+    """Silence transformers, compressed-tensors, bitsandbytes and every tqdm bar inside.
 
     They report to a person at a notebook; here stdout is a command's result and
     stderr its one progress display.  Their errors are exceptions and still arrive.
@@ -21,12 +22,16 @@ def quiet_libraries() -> Iterator[None]:
     logging: Any = untyped_logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     draw: Any = tqdm.__init__
+    # bitsandbytes warns of optional kernels when it is imported.
+    bitsandbytes = standard_logging.getLogger("bitsandbytes")
+    level = bitsandbytes.level
 
     def stay_silent(self: Any, *args: Any, **kwargs: Any) -> None:
         draw(self, *args, **{**kwargs, "disable": True})
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    bitsandbytes.setLevel(standard_logging.ERROR)
     # compressed-tensors draws bars with tqdm directly and offers no switch.
     tqdm.__init__ = stay_silent
     try:
@@ -35,6 +40,7 @@ def quiet_libraries() -> Iterator[None]:
             yield
     finally:
         tqdm.__init__ = draw
+        bitsandbytes.setLevel(level)
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

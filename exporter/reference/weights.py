@@ -56,7 +56,19 @@ def _quantised(bundle: Path, row: Tensor, bits: int) -> Floats:
     centred = codes.reshape(n, blocks, -1).astype(np.float32)
     centred -= zero_points[..., None]
     centred *= scales.reshape(n, blocks, 1).astype(np.float32)
-    return centred.reshape(n, k)
+    values = centred.reshape(n, k)
+    return values if row.permutation is None else _put_back(bundle, row, row.permutation, values)
+
+
+def _put_back(bundle: Path, row: Tensor, where: Range, stored: Floats) -> Floats:
+    """Undo a permutation: column j of ``stored`` is column permutation[j] of the tensor."""
+    columns = _read(bundle, row, where, np.dtype(np.int32), stored.shape[1])
+    places = np.full(len(columns), -1, dtype=np.int64)
+    for stored_at, column in enumerate(columns.tolist()):
+        if not 0 <= column < len(places) or places[column] != -1:
+            raise LedgerMismatch(bundle, row.name, f"column {column} in no permutation")
+        places[column] = stored_at
+    return stored[:, places]
 
 
 def _unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:

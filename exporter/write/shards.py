@@ -22,10 +22,11 @@ CHUNK_SIZE = 4 << 20
 
 
 class ChunkDigest:
-    """SHA-256 of a stream, whole and by chunks of :data:`CHUNK_SIZE`."""
+    """SHA-256 of a stream, whole and by chunks."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_size: int = CHUNK_SIZE) -> None:
         self.size = 0
+        self._chunk_size = chunk_size
         self._whole = hashlib.sha256()
         self._chunk = hashlib.sha256()
         self._chunks: list[str] = []
@@ -35,16 +36,16 @@ class ChunkDigest:
         self._whole.update(data)
         view = memoryview(data).cast("B")
         while view:
-            room = CHUNK_SIZE - self.size % CHUNK_SIZE
+            room = self._chunk_size - self.size % self._chunk_size
             part, view = view[:room], view[room:]
             self._chunk.update(part)
             self.size += len(part)
-            if self.size % CHUNK_SIZE == 0:
+            if self.size % self._chunk_size == 0:
                 self._close_chunk()
 
     def describe(self, path: str, media_type: str) -> File:
         """The descriptor of the stream as the bundle's file ``path``."""
-        if self.size % CHUNK_SIZE:
+        if self.size % self._chunk_size:
             self._close_chunk()
         return File(
             path=path,
@@ -71,6 +72,7 @@ class ShardWriter:
         self._stem = stem
         self._limit = max_shard_bytes
         self._file: BinaryIO | None = None
+        self._shared: dict[bytes, Range] = {}
         self._digest = ChunkDigest()
 
     def __enter__(self) -> Self:
@@ -102,6 +104,14 @@ class ShardWriter:
     def write(self, values: NDArray[np.generic]) -> None:
         """Append the bytes of ``values``."""
         self._put(np.ascontiguousarray(values).data.cast("B"))
+
+    def share(self, name: str, values: NDArray[np.generic]) -> Range:
+        """Write ``values``, or find the equal ones that came this way before."""
+        key = hashlib.sha256(np.ascontiguousarray(values).data.cast("B")).digest()
+        if key not in self._shared:
+            self._shared[key] = self.begin(name, values.nbytes)
+            self.write(values)
+        return self._shared[key]
 
     def _path(self, index: int) -> str:
         suffix = f"_{index}" if index else ""

@@ -55,18 +55,19 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
 
 
 def _replace(stage: Path, out: Path) -> None:
+    """Put ``stage`` where ``out`` is; whatever interrupts it, one of the two is there."""
     if not out.exists():
         stage.rename(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(old / "bundle")
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    old = aside / out.name
     try:
+        out.rename(old)
         stage.rename(out)
-    except OSError:
-        (old / "bundle").rename(out)
-        raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.write.errors import FileChanged, FileMissing, FileUnlisted
-from exporter.write.shards import CHUNK_SIZE, ChunkDigest
+from exporter.write.shards import ChunkDigest
 from manifests.bundle import MANIFEST_NAME, File, Manifest, read_manifest
 from manifests.progress import Progress, silent
+
+_READ = 1 << 20
 
 
 def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
@@ -27,27 +30,29 @@ def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
     total = sum(file.size for file in manifest.files)
     done = 0
     for file in manifest.files:
-        done = _verify_file(bundle / file.path, file, done, total, progress)
+        for read in _verify_file(bundle / file.path, file, manifest.chunk_size):
+            done += read
+            progress("verify", done, total)
     return manifest
 
 
-def _verify_file(path: Path, file: File, done: int, total: int, progress: Progress) -> int:
+def _verify_file(path: Path, file: File, chunk_size: int) -> Iterator[int]:
+    """Verify one file, yielding the bytes read so far, block by block."""
     if not path.is_file():
         raise FileMissing(path)
     size = path.stat().st_size
     if size != file.size:
         raise FileChanged(path, f"is {size} bytes long, the manifest says {file.size}")
-    digest = ChunkDigest()
+    digest = ChunkDigest(chunk_size)
     with path.open("rb") as stream:
-        while block := stream.read(CHUNK_SIZE):
+        while block := stream.read(_READ):
             digest.update(block)
-            done += len(block)
-            progress("verify", done, total)
+            yield len(block)
     found = digest.describe(file.path, file.media_type)
-    for index, (got, expected) in enumerate(zip(found.chunks, file.chunks, strict=False)):
+    for index, (got, expected) in enumerate(zip(found.chunks, file.chunks, strict=True)):
         if got != expected:
-            start = index * CHUNK_SIZE
-            raise FileChanged(path, f"differs within bytes {start}-{start + CHUNK_SIZE - 1}")
+            start = index * chunk_size
+            end = min(start + chunk_size, size) - 1
+            raise FileChanged(path, f"differs within bytes {start}-{end}")
     if found != file:
         raise FileChanged(path, "its digests do not match the manifest")
-    return done

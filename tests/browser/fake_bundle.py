@@ -179,6 +179,7 @@ def write_reference(path: Path, manifest: Manifest) -> Reference:
                         language="en",
                         prompt=(1, 2, 3, 4),
                         tokens=count_up(4, 6),
+                        runners_up=count_up(5, 6),
                         margins=(3.0,) * 6,
                     ),
                     Greedy(
@@ -186,6 +187,7 @@ def write_reference(path: Path, manifest: Manifest) -> Reference:
                         language="en",
                         prompt=(2, 3),
                         tokens=(*count_up(3, 4), 3),
+                        runners_up=count_up(4, 5),
                         margins=(3.0,) * 4 + (2.5,),
                     ),
                 ),

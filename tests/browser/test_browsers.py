@@ -68,7 +68,12 @@ def test_a_named_browser_is_never_replaced(programs: dict[str, Path], origin: st
 
 
 def test_version(programs: dict[str, Path], tmp_path: Path) -> None:
-    assert browser_version(programs["chromium"]) == "chromium 1.2.3"
+    assert browser_version(programs["chromium"]) == "1.2.3"
+    programs["chromium"].write_text("#!/bin/sh\necho Google Chrome 137.0.1 built on Debian 13\n")
+    assert browser_version(programs["chromium"]) == "137.0.1"
+    programs["chromium"].write_text("#!/bin/sh\necho who knows\n")
+    with pytest.raises(BrowserMissing, match="who knows"):
+        browser_version(programs["chromium"])
     broken = tmp_path / "broken"
     broken.write_text("not a program")
     broken.chmod(0o755)

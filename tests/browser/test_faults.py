@@ -15,9 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from browser_harness import processes, profiles, watch
 from browser_harness.browsers import BrowserMissing
 from browser_harness.launch import BrowserFailed, Session, driver, launch
+from browser_harness.measure import measure
+from browser_harness.plan import Options
 from browser_harness.processes import find_processes, process_type
+from browser_harness.profiles import Profile, ProfileFailed, ProfileLeft
 from browser_harness.serve import StaticServer
 from browser_harness.tab import (
     BrowserDied,
@@ -192,37 +196,118 @@ asyncio.run(main())
 
 
 MEASURING = """
-import sys
+import functools, sys
 from pathlib import Path
-from browser_harness.measure import measure
-from browser_harness.plan import Options
 
-page, bundle = map(Path, sys.argv[1:])
-measure(bundle, options=Options(page=page), progress=lambda *_: print("works", flush=True))
+import browser_harness.plan
+import tabwright
+
+browser_harness.plan.Options = functools.partial(
+    browser_harness.plan.Options, page=Path(sys.argv[1])
+)
+sys.exit(tabwright.call(["measure", sys.argv[2], "-o", sys.argv[3]]))
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_measure_cleans_up_and_says_one_thing(
     tmp_path: Path, sent: signal.Signals
 ) -> None:
-    write_bundle(tmp_path, ("wasm-sleeps",))
+    write_bundle(tmp_path / "bundle", ("wasm-sleeps",))
+    report = tmp_path / "report.json"
     run = subprocess.Popen(
-        [sys.executable, "-c", MEASURING, str(FAKE_PAGE), str(tmp_path)],
+        [sys.executable, "-c", MEASURING, str(FAKE_PAGE), str(tmp_path / "bundle"), str(report)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert run.stdout is not None
-    run.stdout.readline()
+    assert run.stderr is not None
+    assert run.stderr.readline().startswith("wasm-sleeps: loads")
     # A terminal's Ctrl-C reaches the whole group, the driver included.
     os.killpg(run.pid, sent)
-    _, complaints = run.communicate(timeout=60)
-    assert run.returncode != 0
-    assert complaints.count("Traceback") == 1
-    assert complaints.rstrip().endswith("KeyboardInterrupt")
-    assert "never retrieved" not in complaints
+    out, complaints = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, "")
+    (line,) = complaints.strip().splitlines()
+    assert line.startswith("error[interrupted]")
+    assert not report.exists()
+
+
+def test_measuring_leaves_signal_handlers_alone(tmp_path: Path) -> None:
+    def handler(*_: object) -> None: ...
+
+    write_bundle(tmp_path, ("wasm-refuses",))
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        measure(tmp_path, options=Options(page=FAKE_PAGE))
+        assert [signal.getsignal(number) for number in numbers] == [handler, handler]
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def test_no_room_for_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No folder of the search list can be written to.
+    monkeypatch.setattr(processes, "__file__", str(tmp_path / "reaper.py"))
+    (tmp_path / "reaper.py").write_text(
+        "import tempfile\ntempfile.mkdtemp(dir='/nowhere/at/all')\n", "utf-8"
+    )
+    with pytest.raises(ProfileFailed, match=r"No such file or directory.*nowhere") as caught:
+        Profile().__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("profile-failed", 4)
+
+
+STUBBORN = """
+import sys
+print("/tmp/a-profile", flush=True)
+sys.stdin.read()
+sys.exit("still there")
+"""
+
+
+def test_what_is_left_is_told_and_hides_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "__file__", str(tmp_path / "reaper.py"))
+    (tmp_path / "reaper.py").write_text(STUBBORN, "utf-8")
+    with pytest.raises(ProfileLeft, match=r"a-profile.*still there"), Profile():
+        pass
+    with pytest.raises(KeyError) as caught, Profile():
+        raise KeyError("the real one")
+    assert "still there" in caught.value.__notes__[0]
+    (tmp_path / "reaper.py").write_text(
+        STUBBORN.replace("sys.stdin.read()", "import time; time.sleep(600)"), "utf-8"
+    )
+    monkeypatch.setattr(profiles, "_REAP_SECONDS", 0.2)
+    with pytest.raises(ProfileLeft, match="not within"), Profile():
+        pass
+
+
+def test_a_process_that_may_not_be_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: object) -> int:
+        raise psutil.AccessDenied(1)
+
+    monkeypatch.setattr(watch, "find_processes", lambda _: [psutil.Process()])
+    monkeypatch.setattr(watch, "process_type", lambda _: "renderer")
+    assert watch.look_at_processes(tmp_path)["renderer"] > 0
+    monkeypatch.setattr(watch, "_resident", denied)
+    assert watch.look_at_processes(tmp_path) == {}
+
+
+def test_a_watch_that_broke_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Path) -> None:
+        raise ZeroDivisionError
+
+    async def work() -> None:
+        async with watch.watching(tmp_path):
+            await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(watch, "look_at_processes", broken)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(work())
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

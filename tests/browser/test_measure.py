@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+from browser_harness import launch as harness_launch
+from browser_harness import profiles
 from browser_harness.answers import ReferenceMismatch
-from browser_harness.measure import PageNotBuilt, TargetAbsent, measure
+from browser_harness.browsers import BrowserMissing
+from browser_harness.judge import METRICS
+from browser_harness.launch import BrowserFailed
+from browser_harness.measure import PageNotBuilt, TargetAbsent, check_environment, measure
 from browser_harness.plan import PLANS, Options, Plan, PlanName
 from manifests.errors import BadDocument, NotFound
 from manifests.report import Report, TargetReport
@@ -84,6 +92,7 @@ def test_a_wrong_logit_is_seen(tmp_path: Path) -> None:
 def test_memory_is_watched_through_the_phases(whole: TargetReport) -> None:
     memory = whole.memory
     assert memory is not None
+    assert memory.rest is not None
     assert memory.rest.phase == "rest"
     assert memory.rest.renderer_pss > 10 << 20
     assert memory.peak.renderer_pss >= memory.rest.renderer_pss
@@ -102,6 +111,67 @@ def test_a_failing_target_does_not_stop_the_others(tmp_path: Path) -> None:
     assert looped.code == "page-timeout"
     assert report.targets["wasm-q4"].failure is None
     assert report.targets["wasm-q4"].parity is not None
+
+
+def test_memory_is_kept_of_a_target_that_failed(tmp_path: Path) -> None:
+    # Long enough for a look or two before the deadline.
+    target = measured(tmp_path, "webgpu-loops").targets["webgpu-loops"]
+    assert target.failure is not None
+    assert target.memory is not None
+    assert target.memory.rest is None
+    assert {point.phase for point in target.memory.timeline} >= {"cold load"}
+    assert METRICS["peak_memory_bytes"].read(target)
+    assert METRICS["rest_memory_bytes"].read(target) is None
+
+
+def test_a_browser_that_does_not_start_costs_its_own_target_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, starts = harness_launch._start, []
+
+    async def fails_second(*arguments: Any, **options: Any) -> Any:
+        starts.append(arguments)
+        if len(starts) == 2:
+            raise BrowserFailed(Path("chromium"), "no memory")
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(harness_launch, "_start", fails_second)
+    report = measured(tmp_path, "wasm-q4", "wasm-bent", "wasm-noisy")
+    # A manifest names its targets in alphabetical order.
+    failures = {name: target.failure for name, target in report.targets.items()}
+    failure = failures.pop("wasm-noisy")
+    assert failure is not None
+    assert failure.code == "browser-failed"
+    assert failures == {"wasm-bent": None, "wasm-q4": None}
+    assert report.targets["wasm-noisy"].target_bytes > 0
+
+
+def test_a_profile_that_stays_is_a_note_on_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles.Profile, "_reap", reap_and_complain(profiles.Profile._reap))
+    target = measured(tmp_path, "wasm-q4").targets["wasm-q4"]
+    assert target.failure is None
+    assert target.parity is not None
+    assert any("profile-left" in note for note in target.notes)
+
+
+def reap_and_complain(
+    reap: Callable[[profiles.Profile], str],
+) -> Callable[[profiles.Profile], str]:
+    def complain(profile: profiles.Profile) -> str:
+        return reap(profile) or "something keeps it"
+
+    return complain
+
+
+def test_the_page_says_what_is_software_and_what_else_is_worth_a_note(tmp_path: Path) -> None:
+    target = measured(tmp_path, "webgpu-emulated").targets["webgpu-emulated"]
+    assert target.adapter is None
+    assert target.software_adapter
+    assert target.notes.count("the page's own note") == 1
+    assert "software adapter: its speed is not judged" in target.notes
+    assert target.jspi
 
 
 def test_software_plan_computes_nothing_twice(tmp_path: Path) -> None:
@@ -131,13 +201,13 @@ def test_without_a_reference(tmp_path: Path) -> None:
 def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     report = measured(tmp_path, "wasm-noisy")
     assert report.browser is not None
-    assert "Chrom" in report.browser.version
+    assert re.fullmatch(r"\d+(\.\d+)+", report.browser.version)
     assert report.targets["wasm-noisy"].console == ("a kernel complained",) * 3
     assert report.bundle.bytes == sum(len(data) for data in FILES.values())
     assert report.bundle.bytes_by_kind == {
         "linear": 700,
         "float": 200,
-        "padding": 100,
+        "default zero points, padding": 100,
         "graph": 60,
         "tokenizer": 4,
         "runtime": 300,
@@ -194,5 +264,16 @@ def test_unknown_target_and_unbuilt_page(tmp_path: Path) -> None:
     write_bundle(tmp_path, ("wasm-q4",))
     with pytest.raises(TargetAbsent, match="webgpu-q8"):
         measure(tmp_path, targets=("webgpu-q8",), options=OPTIONS)
+    unbuilt = replace(OPTIONS, page=tmp_path / "nothing")
     with pytest.raises(PageNotBuilt):
-        measure(tmp_path, options=replace(OPTIONS, page=tmp_path / "nothing"))
+        measure(tmp_path, options=unbuilt)
+    with pytest.raises(PageNotBuilt):
+        check_environment(unbuilt, on_gpu=False)
+    no_browser = replace(OPTIONS, browser=tmp_path / "none")
+    for refuse in (
+        lambda: measure(tmp_path, options=no_browser),
+        lambda: check_environment(no_browser, on_gpu=False),
+    ):
+        with pytest.raises(BrowserMissing):
+            refuse()
+    check_environment(OPTIONS, on_gpu=True)

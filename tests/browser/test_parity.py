@@ -35,13 +35,20 @@ def test_first_difference(
         ((5, 6, 7), 0.5, "exact", 3),
         ((5, 9, 7), 0.5, "diverged", 1),
         ((5, 9, 7), 0.0009, "near-tie", 1),
+        # Neither the reference's choice nor its runner-up: no tie, however near those two.
+        ((5, 8, 7), 0.0009, "diverged", 1),
         ((5, 9, 7), 0.001, "diverged", 1),
         ((5, 6), 0.5, "exact", 2),
     ],
 )
 def test_greedy(tokens: tuple[int, ...], margin: float, outcome: str, equal: int) -> None:
     case = Greedy(
-        name="n", language="en", prompt=(1,), tokens=(5, 6, 7), margins=(9.0, margin, 9.0)
+        name="n",
+        language="en",
+        prompt=(1,),
+        tokens=(5, 6, 7),
+        runners_up=(1, 9, 1),
+        margins=(9.0, margin, 9.0),
     )
     got = GenerateResult(tokens=tokens, text="t", at_ms=tuple(map(float, tokens)))
     check = judge_greedy(case, got)

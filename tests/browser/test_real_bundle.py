@@ -7,12 +7,15 @@ both execution providers, and is compared with transformers in fp32.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Browser as PlaywrightBrowser
 from playwright.async_api import Page, async_playwright
 
 from browser_harness.browsers import find_browser
@@ -48,6 +51,8 @@ BRIEF: dict[PlanName, Plan] = {
     "full": _BRIEF,
     "software": replace(_BRIEF, score_texts=2, score_tokens=40),
 }
+#: What the browser runs of the shipped page by itself, before our own checks can.
+SHIPPED = ("index.html", "runtime/chat.css", "runtime/chat.js", "runtime/tabwright.js", "sw.js")
 POSITIONS = {"webgpu-q4": 80, "wasm-q4": 300}
 
 
@@ -102,6 +107,10 @@ def test_loads_and_memory_are_measured(name: str, report: Report, bundle: Path) 
     [cold] = target.cold
     assert cold.timings.bytes_fetched >= sum(sizes[shard] for shard in weights)
     assert cold.bytes_on_wire >= cold.timings.bytes_fetched
+    # What the report calls the target's size is what a visitor's browser fetches.
+    # The page's own files are compared as they are served, and no part of the download.
+    page_files = sum(sizes[name] for name in SHIPPED)
+    assert target.target_bytes == cold.timings.bytes_fetched + page_files
     for warm in target.warm:
         assert warm.bytes_on_wire == 0
         assert warm.timings.bytes_fetched == 0
@@ -144,6 +153,67 @@ async def _flip_each(bundle: Path) -> None:
                 (bundle / name).write_bytes(original)
             async with launch(playwright, adapter="none") as session:
                 await _load(MeasurePage(await session.new_tab(), call_seconds=60), site)
+
+
+def test_the_shipped_page_does_not_start_with_a_flipped_bit(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    asyncio.run(_flip_shipped(copy))
+
+
+async def _flip_shipped(bundle: Path) -> None:
+    index = (bundle / "index.html").read_text("utf-8")
+    for name in ("runtime/chat.css", "runtime/chat.js"):
+        assert _integrity(bundle / name) in index
+    async with async_playwright() as playwright:
+        found = find_browser(None, Path(playwright.chromium.executable_path))
+        browser = await playwright.chromium.launch(
+            executable_path=found.executable, args=list(flags_for("none")), chromium_sandbox=True
+        )
+        try:
+            with StaticServer({"/": bundle}) as site:
+                for name in SHIPPED:
+                    original = (bundle / name).read_bytes()
+                    damaged = bytearray(original)
+                    damaged[_harmless(original)] ^= 1
+                    (bundle / name).write_bytes(damaged)
+                    assert not await _starts(browser, site.url), name
+                    (bundle / name).write_bytes(original)
+                assert await _starts(browser, site.url)
+        finally:
+            await browser.close()
+
+
+def _integrity(path: Path) -> str:
+    digest = base64.b64encode(hashlib.sha384(path.read_bytes()).digest()).decode()
+    return f'integrity="sha384-{digest}"'
+
+
+def _harmless(data: bytes) -> int:
+    """A place where a flipped bit leaves the file's syntax whole: a letter of some message."""
+    for word in (b"changed", b"message", b"margin", b"manifest"):
+        if word in data:
+            return data.index(word) + 2
+    return len(data) // 2
+
+
+async def _starts(browser: PlaywrightBrowser, url: str) -> bool:
+    """Whether the chat page comes to the point where one can type, in a fresh profile."""
+    context = await browser.new_context()
+    try:
+        page = await context.new_page()
+        await page.goto(f"{url}/?target=wasm-q4")
+        # A refused script leaves the page as it was sent; a refused load shows its error.
+        outcome = await page.wait_for_function(
+            """() => document.querySelector("#input:enabled") ? "ready"
+                 : document.querySelector("#error:not([hidden])") ? "refused"
+                 : performance.now() > 15000 && document.querySelector("#phase")
+                     ?.textContent.includes("Starting.") ? "never ran" : null""",
+            timeout=60_000,
+        )
+        return bool(await outcome.json_value() == "ready")
+    finally:
+        await context.close()
 
 
 async def _load(page: MeasurePage, site: StaticServer) -> None:

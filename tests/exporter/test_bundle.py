@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +20,8 @@ from exporter.write.errors import NotReplaceable, OutputExists, TensorTooLarge
 from exporter.write.shards import ALIGNMENT, CHUNK_SIZE, ShardWriter
 from exporter.write.staging import staged
 from exporter.write.verify import verify_bundle
-from manifests.bundle import MANIFEST_NAME, read_manifest
-from manifests.errors import TabwrightError
+from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
+from manifests.errors import BadDocument, TabwrightError
 from targets import TARGETS
 
 Factory = Callable[[str], Path]
@@ -77,16 +81,6 @@ def test_chunk_digests_are_those_of_the_chunks(tmp_path: Path) -> None:
 def test_a_tensor_larger_than_a_shard_is_refused(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, "m", 100) as writer, pytest.raises(TensorTooLarge, match="wide"):
         writer.begin("wide", 101)
-
-
-def test_equal_input_gives_equal_bytes(
-    bundle: Path, tiny_checkpoint: Factory, page: Path, tmp_path: Path
-) -> None:
-    again = tmp_path / "again"
-    export(tiny_checkpoint("w4a16-g32"), tuple(TARGETS.values()), again, runtime=page)
-    names = sorted(p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file())
-    assert names == sorted(p.relative_to(again).as_posix() for p in again.rglob("*") if p.is_file())
-    assert filecmp.cmpfiles(bundle, again, names, shallow=False) == (names, [], [])
 
 
 def test_targets_of_one_weight_set_share_shards(bundle: Path) -> None:
@@ -172,3 +166,76 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, error: type[BaseEx
     with pytest.raises(error):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_an_interrupted_replacement_keeps_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    out = tmp_path / "bundle"
+    with staged(out, force=False) as stage:
+        (stage / MANIFEST_NAME).write_text("old")
+    rename, left = Path.rename, [renames]
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if left[0] == 0:
+            left[0] = -1
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return rename(self, target)
+
+    def replace() -> None:
+        with staged(out, force=True) as stage:
+            (stage / MANIFEST_NAME).write_text("new")
+            monkeypatch.setattr(Path, "rename", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert (out / MANIFEST_NAME).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def _unlisted(manifest: dict[str, Any]) -> None:
+    manifest["files"] = [f for f in manifest["files"] if f["path"] != "onnx/model_q4.onnx"]
+
+
+def _outside(manifest: dict[str, Any]) -> None:
+    manifest["weights"]["q4"]["tensors"][0]["values"]["offset"] = 1 << 40
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _unlisted,
+        _outside,
+        lambda m: m["files"].append(m["files"][0]),
+        lambda m: m["files"][0]["chunks"].append("0" * 64),
+        lambda m: m["targets"]["wasm-q4"].update(weights="q2"),
+        lambda m: m["files"][0].update(path="../index.html"),
+        lambda m: m.update(chunk_size=0),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    bundle: Path, damage: Callable[[dict[str, Any]], object]
+) -> None:
+    document = json.loads((bundle / MANIFEST_NAME).read_text())
+    Manifest.parse(json.dumps(document), bundle)
+    damage(document)
+    with pytest.raises(BadDocument):
+        Manifest.parse(json.dumps(document), bundle)
+
+
+def test_equal_bytes_whatever_the_hash_seed(
+    bundle: Path, tiny_checkpoint: Factory, page: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from exporter.pipeline import export;"
+        "from targets import TARGETS; a = [Path(p) for p in sys.argv[1:]];"
+        "export(a[0], tuple(TARGETS.values()), a[1], runtime=a[2])"
+    )
+    again = tmp_path / "again"
+    command = [sys.executable, "-c", script, str(tiny_checkpoint("w4a16-g32")), str(again)]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
+    subprocess.run([*command, str(page)], check=True, env=environment)
+    assert read_manifest(again).seal == read_manifest(bundle).seal

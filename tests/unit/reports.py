@@ -217,6 +217,14 @@ def failed_target() -> TargetReport:
 
 
 @cache
+def healthy_report() -> Report:
+    """The sample without the target that failed."""
+    report = sample_report()
+    whole = {name: target for name, target in report.targets.items() if target.failure is None}
+    return report.model_copy(update={"targets": whole})
+
+
+@cache
 def sample_report(name: str = "SmolLM2-135M-Instruct") -> Report:
     """A report with three targets, not yet judged."""
     return Report(

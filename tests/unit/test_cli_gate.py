@@ -12,8 +12,10 @@ import pytest
 import browser_harness.commands
 import exporter.commands
 import tabwright
+from browser_harness.browsers import BrowserMissing
+from manifests.errors import BadInput
 from manifests.report import Report
-from tests.unit.reports import sample_report
+from tests.unit.reports import healthy_report, sample_report
 
 KEPT = "[limits.wasm-q4]\ntarget_bytes = { max = 140e6 }\n"
 IMPOSSIBLE = "[limits.wasm-q4]\ntarget_bytes = { max = 1 }\n"
@@ -36,7 +38,7 @@ def budget(folder: Path, text: str) -> str:
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     path = tmp_path / "report.json"
-    sample_report().save(path)
+    healthy_report().save(path)
     return path
 
 
@@ -86,20 +88,55 @@ def test_gate_writes_what_it_is_asked_for(
     assert summary.read_text("utf-8") == "before\n" + markdown
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[limits.wasm-q4]\ntarget_byts = { max = 1 }\n", "target_bytes"),
+        ("[limits.wasm_q4]\ntarget_bytes = { max = 1 }\n", "wasm-q4"),
+    ],
+)
 def test_a_bad_budget_leaves_the_report_alone(
-    report: Path, capsys: pytest.CaptureFixture[str]
+    text: str, hint: str, report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = report.read_bytes()
-    text = "[limits.wasm-q4]\ntarget_byts = { max = 1 }\n"
     assert tabwright.call(["gate", str(report), "--budget", budget(report.parent, text)]) == 2
-    assert "did you mean 'target_bytes'?" in capsys.readouterr().err
+    assert f"did you mean '{hint}'?" in capsys.readouterr().err
     assert report.read_bytes() == before
+
+
+def test_a_target_of_the_report_may_be_limited_though_tabwright_does_not_know_it(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = healthy_report()
+    renamed = {"of-my-own": whole.targets["wasm-q4"]}
+    whole.model_copy(update={"targets": renamed}).save(report)
+    text = KEPT.replace("wasm-q4", "of-my-own")
+    assert tabwright.call(["gate", str(report), "--budget", budget(report.parent, text)]) == 0
+    capsys.readouterr()
+
+
+def measured(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit status of ``measure`` where the report says ``name``, of the sample, alone."""
+    whole = sample_report()
+    report = whole.model_copy(update={"targets": {name: whole.targets[name]}})
+    monkeypatch.setattr(browser_harness.commands, "measure_bundle", Mock(return_value=report))
+    return tabwright.call(["measure", "bundle", "-o", str(folder / "report.json")])
+
+
+def test_measure_tells_when_nothing_could_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measured("webgpu-q8", tmp_path, monkeypatch) == 4
+    assert "page-crashed" in capsys.readouterr().out
+    assert measured("wasm-q4", tmp_path, monkeypatch) == 0
+    capsys.readouterr()
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Stand in for export, reference and measure; ``measure`` leaves a report."""
     steps = Mock()
+    monkeypatch.setattr(browser_harness.commands, "check_environment", steps.check)
     monkeypatch.setattr(exporter.commands, "export_bundle", steps.export)
     monkeypatch.setattr(exporter.commands, "write_reference", steps.reference)
     monkeypatch.setattr(browser_harness.commands, "measure_bundle", steps.measure)
@@ -111,8 +148,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Mock:
     return steps
 
 
-def run(folder: Path, text: str) -> int:
-    arguments = ["run", "checkpoint", "--target", "wasm-q4", "--target", "webgpu-q4"]
+def run(folder: Path, text: str, *options: str) -> int:
+    arguments = ["run", "checkpoint", "--target", "wasm-q4", "--target", "webgpu-q4", *options]
     return tabwright.call([*arguments, "--budget", budget(folder, text), "-o", str(folder / "out")])
 
 
@@ -121,7 +158,7 @@ def test_run_composes_the_steps(
 ) -> None:
     assert run(tmp_path, IMPOSSIBLE) == 1
     out = tmp_path / "out"
-    assert [call[0] for call in steps.mock_calls] == ["export", "reference", "measure"]
+    assert [call[0] for call in steps.mock_calls] == ["check", "export", "reference", "measure"]
     assert steps.export.call_args.args == (
         Path("checkpoint"),
         ("wasm-q4", "webgpu-q4"),
@@ -139,6 +176,59 @@ def test_run_composes_the_steps(
 def test_run_refuses_a_bad_budget_before_it_works(
     steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, "[limits.wasm-q5]\ntarget_bytes = { max = 1 }\n") == 2
+    assert run(tmp_path, "[limits.wasmq4]\ntarget_bytes = { max = 1 }\n") == 2
     assert "did you mean 'wasm-q4'?" in capsys.readouterr().err
     assert steps.mock_calls == []
+
+
+def test_run_looks_for_the_browser_before_it_works(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.check.side_effect = BrowserMissing("none here")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text("{}")
+    assert run(tmp_path, KEPT, "--force") == 4
+    assert "none here" in capsys.readouterr().err
+    assert [call[0] for call in steps.mock_calls] == ["check"]
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_run_looks_for_cuda_before_it_works(
+    steps: Mock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(tmp_path, KEPT, "--device", "cuda") == 4
+    assert "error[no-cuda]" in capsys.readouterr().err
+    assert [call[0] for call in steps.mock_calls] == ["check"]
+
+
+def test_run_takes_no_earlier_report_for_its_own(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    stale = ("reference.json", "reference.safetensors", "report.json", "report.html", "junit.xml")
+    for name in stale:
+        (out / name).write_text("of yesterday")
+    assert run(tmp_path, KEPT) == 2
+    assert "add --force" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == set(stale)
+    steps.export.side_effect = BadInput("a.bin: too short")
+    assert run(tmp_path, KEPT, "--force") == 3
+    capsys.readouterr()
+    assert list(out.iterdir()) == []
+
+
+def test_run_hands_its_options_on(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--browser", "chrome", "--context", "512", "--adapter", "software")
+    assert run(tmp_path, KEPT, *options) == 1  # the sample holds a target that failed
+    capsys.readouterr()
+    assert steps.check.call_args.kwargs == {
+        "adapter": "software",
+        "browser": Path("chrome"),
+        "on_gpu": True,
+    }
+    assert steps.export.call_args.kwargs["context_length"] == 512
+    assert steps.measure.call_args.kwargs["browser"] == Path("chrome")

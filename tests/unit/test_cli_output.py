@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 import tabwright
@@ -49,6 +53,52 @@ def test_show_writes_schemas_and_mappings(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out) == {"url": "مرحبا"}
     front.show(Limit(max=2), "text of it")
     assert json.loads(capsys.readouterr().out) == {"max": 2.0, "level": "error"}
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("status", [0, 5])
+def test_a_reader_that_went_away_changes_no_exit_status(form: str, status: int) -> None:
+    # A result longer than a pipe holds, as text that rich lays out and as JSON.
+    program = textwrap.dedent(
+        """
+        import sys
+        import click
+        from rich.text import Text
+        import browser_harness.commands
+        import tabwright
+
+        @click.command("doctor")
+        @click.pass_context
+        def doctor(context):
+            context.obj.show({"long": "x" * 2_000_000}, Text("x" * 2_000_000))
+            context.exit(int(sys.argv[1]))
+
+        browser_harness.commands.doctor = doctor
+        sys.exit(tabwright.call(["doctor", "--format", sys.argv[2]]))
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(status), form],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == status
+
+
+def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", gone)
+    lines = tabwright.Lines()
+    lines("write shards", 1, 2)
+    tabwright.Front().fail("code", "sentence", "next")
 
 
 def test_lines_are_said_at_the_beginning_and_the_end(

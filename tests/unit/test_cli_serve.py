@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -12,7 +13,16 @@ from pathlib import Path
 import pytest
 
 import tabwright
-from manifests.bundle import Manifest, Model, Source
+from manifests.bundle import File, Manifest, Model, Source
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+EMPTY = File(
+    path="empty",
+    media_type="application/json",
+    size=0,
+    sha256=hashlib.sha256().hexdigest(),
+    chunks=(),
+)
 
 
 @pytest.fixture
@@ -33,11 +43,11 @@ def bundle(tmp_path: Path) -> Path:
         ),
         source=Source(format="safetensors", files=(), digest="0" * 64),
         chunk_size=4,
-        files=(),
+        files=tuple(EMPTY.model_copy(update={"path": name}) for name in TOKENIZER),
         targets={},
         weights={},
-        tokenizer="tokenizer.json",
-        tokenizer_config="tokenizer_config.json",
+        tokenizer=TOKENIZER[0],
+        tokenizer_config=TOKENIZER[1],
         tools={},
     )
     (tmp_path / "manifest.json").write_bytes(manifest.sealed_bytes())

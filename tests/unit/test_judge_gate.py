@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from browser_harness.judge.gate import (
 from manifests.budget import Budget
 from manifests.report import Check, Report, Verdict
 from targets import TARGETS
-from tests.unit.reports import agreement, parity, sample_report
+from tests.unit.reports import agreement, healthy_report, parity, sample_report
 
 EXAMPLE = Path(browser_harness.judge.__file__).with_name("example.toml")
 Limits = dict[str, dict[str, object]]
@@ -30,7 +31,8 @@ def budget(limits: dict[str, Limits], inconclusive: str = "pass") -> Budget:
 
 
 def judge_one(target: str, metric: str, **limit: object) -> tuple[Verdict, Check]:
-    verdict = judge(sample_report(), budget({target: {metric: limit}}))
+    report = sample_report() if target == "webgpu-q8" else healthy_report()
+    verdict = judge(report, budget({target: {metric: limit}}))
     return verdict, verdict.checks[0]
 
 
@@ -71,7 +73,7 @@ def test_a_missing_figure_breaks_its_limit(level: str, outcome: str) -> None:
 
 @pytest.mark.parametrize("bound", ["min", "max"])
 def test_a_value_that_is_no_number_breaks_its_limit(bound: str) -> None:
-    report = sample_report()
+    report = healthy_report()
     wrong = report.targets["wasm-q4"].model_copy(
         update={"parity": parity(agreement(kl_mean=math.nan))}
     )
@@ -86,6 +88,29 @@ def test_a_failed_target_fails_each_limit_and_says_why(level: str) -> None:
     assert verdict.outcome == check.outcome == "fail"
     assert check.value == 172_000_000
     assert "page-crashed: the page crashed" in check.reason
+
+
+def test_a_failed_target_fails_the_verdict_without_any_limit() -> None:
+    only = budget({"wasm-q4": {"target_bytes": {"max": 1e12}}})
+    verdict = judge(sample_report(), only)
+    assert [check.outcome for check in verdict.checks] == ["pass"]
+    assert (verdict.outcome, verdict.failed_targets) == ("fail", ("webgpu-q8",))
+    assert exit_status(verdict) == 1
+    assert judge(healthy_report(), only).outcome == "pass"
+
+
+@pytest.mark.parametrize(("level", "outcome"), [("error", "fail"), ("warn", "warn")])
+def test_a_speed_that_was_not_measured_is_not_excused_by_a_software_adapter(
+    level: str, outcome: str
+) -> None:
+    report = healthy_report()
+    assert report.targets["webgpu-q4"].software_adapter
+    target = report.targets["webgpu-q4"].model_copy(update={"decode": ()})
+    report = report.model_copy(update={"targets": {"webgpu-q4": target}})
+    limits: Limits = {"decode_tokens_per_second": {"min": 1, "level": level}}
+    (check,) = judge(report, budget({"webgpu-q4": limits})).checks
+    assert check.outcome == outcome
+    assert "missing" in check.reason
 
 
 @pytest.mark.parametrize("metric", ["target_bytes", "decode_tokens_per_second"])
@@ -126,7 +151,7 @@ def test_inconclusive_only_when_nothing_failed_and_the_budget_asks(
     policy: str, level: str, other: Limits, outcome: str, status: int
 ) -> None:
     limits: Limits = {"decode_tokens_per_second": {"min": 1, "level": level}, **other}
-    verdict = judge(sample_report(), budget({"webgpu-q4": limits}, policy))
+    verdict = judge(healthy_report(), budget({"webgpu-q4": limits}, policy))
     assert verdict.outcome == outcome
     assert exit_status(verdict) == status
 
@@ -146,8 +171,8 @@ def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
 
 
 def test_an_unknown_target_is_refused_before_anything_is_measured() -> None:
-    with pytest.raises(UnknownBudgetTarget, match="wasm-q5") as caught:
-        check_budget(budget({"wasm-q5": {"target_bytes": {"max": 1}}}), TARGETS)
+    with pytest.raises(UnknownBudgetTarget, match="wasmq4") as caught:
+        check_budget(budget({"wasmq4": {"target_bytes": {"max": 1}}}), TARGETS)
     assert caught.value.next_step == "did you mean 'wasm-q4'?"
     assert (caught.value.code, caught.value.exit_status) == ("unknown-target", 2)
     with pytest.raises(UnknownMetric):
@@ -177,3 +202,25 @@ def test_a_verdict_survives_the_report_file(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(report.to_json(), "utf-8")
     assert Report.load(path) == report
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_a_report_is_strict_json_whatever_was_measured(tmp_path: Path) -> None:
+    report = healthy_report()
+    broken = agreement(kl_mean=math.inf, perplexity=math.nan, max_abs_logit=-math.inf)
+    target = report.targets["wasm-q4"].model_copy(update={"parity": parity(broken)})
+    report = report.model_copy(update={"targets": {"wasm-q4": target}})
+    limits: dict[str, Limits] = {"wasm-q4": {"runtime_kl_mean": {"max": 1}}}
+    report = report.model_copy(update={"verdict": judge(report, budget(limits))})
+    text = report.to_json()
+    document = json.loads(text, parse_constant=refuse)
+    runtime = document["targets"]["wasm-q4"]["parity"]["runtime"]
+    assert (runtime["kl_mean"], runtime["perplexity"]) == ("Infinity", "NaN")
+    assert document["verdict"]["checks"][0]["value"] == "Infinity"
+    read = Report.parse(text, tmp_path)
+    assert read.verdict is not None
+    assert read.verdict.checks[0].value == math.inf
+    assert read.to_json() == text

@@ -46,9 +46,11 @@ def test_greedy_continuation_is_that_of_generate(model: Any) -> None:
         return_dict_in_generate=True,
     )
     assert list(found.tokens) == whole.sequences[0, len(ids) :].tolist()
-    for margin, logits in zip(found.margins, whole.logits, strict=True):
-        first, second = logits[0].topk(2).values.tolist()
+    pairs = zip(found.margins, found.runners_up, whole.logits, strict=True)
+    for margin, runner_up, logits in pairs:
+        first, second = logits[0].sort(descending=True).values[:2].tolist()
         assert margin == pytest.approx(first - second, abs=1e-4)
+        assert runner_up == logits[0].sort(descending=True).indices[1]
 
 
 def test_an_end_token_is_the_last(model: Any) -> None:

@@ -74,6 +74,31 @@ def test_eight_bits(tmp_path: Path) -> None:
     assert read(tmp_path, **row, zero_points=zeros).tolist() == [[-256, 0], [744, 0]]
 
 
+def test_a_permutation_is_undone(tmp_path: Path) -> None:
+    codes, scales, order = shard(
+        tmp_path,
+        bytes([129, 130, 131, 127]),
+        half(1, 10),
+        np.array([2, 0, 3, 1], "<i4").tobytes(),
+    )
+    row = {
+        "shape": (1, 4), "bits": 8, "block_size": 2, "codes": codes, "scales": scales,
+        "scale_dtype": "float16", "permutation": order,
+    }  # fmt: skip
+    # Stored: 1, 2, 30 and -10, for the columns 2, 0, 3 and 1.
+    assert read(tmp_path, **row).tolist() == [[2, -10, 1, 30]]
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 2], [0, 1, 2, 4], [-1, 1, 2, 3]])
+def test_what_is_no_permutation_is_refused(order: list[int], tmp_path: Path) -> None:
+    codes, scales, place = shard(tmp_path, bytes(4), half(1, 1), np.array(order, "<i4").tobytes())
+    with pytest.raises(LedgerMismatch, match="in no permutation"):
+        read(
+            tmp_path, shape=(1, 4), bits=8, block_size=2, codes=codes, scales=scales,
+            scale_dtype="float16", permutation=place,
+        )  # fmt: skip
+
+
 def test_floats(tmp_path: Path) -> None:
     (values,) = shard(tmp_path, half(1.5, -2, 0.25))
     found = read(tmp_path, role="float", shape=(3,), values=values, value_dtype="float16")

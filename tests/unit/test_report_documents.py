@@ -22,7 +22,7 @@ from browser_harness.report import (
 )
 from manifests.budget import Budget
 from manifests.report import Failure, Report, TargetReport
-from tests.unit.reports import ARABIC, sample_report
+from tests.unit.reports import ARABIC, healthy_report, sample_report
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> [red]x[/red] | `a` \x1b[31m\x00"
@@ -170,7 +170,10 @@ def test_junit_holds_a_case_per_check(report: Report, tmp_path: Path) -> None:
     assert report.verdict is not None
     checks = report.verdict.checks
     cases = root.findall("testsuite/testcase")
-    assert len(cases) == len(checks) == int(root.attrib["tests"])
+    # And one for the target that failed.
+    assert len(cases) == len(checks) + 1 == int(root.attrib["tests"])
+    (error,) = root.findall("testsuite/testcase/error")
+    assert (error.attrib["type"], root.attrib["errors"]) == ("page-crashed", "1")
     for kind, outcome in (("failures", "fail"), ("skipped", "inconclusive")):
         expected = sum(check.outcome == outcome for check in checks)
         assert int(root.attrib[kind]) == expected > 0
@@ -185,7 +188,7 @@ def test_junit_holds_a_case_per_check(report: Report, tmp_path: Path) -> None:
 
 def test_a_warning_passes_in_junit_and_says_so() -> None:
     limits = {"wasm-q4": {"target_bytes": {"max": 1, "level": "warn"}}}
-    report = sample_report()
+    report = healthy_report()
     verdict = judge(report, Budget.model_validate({"limits": limits}))
     root = ET.fromstring(render_junit(report.model_copy(update={"verdict": verdict})))
     assert root.attrib["failures"] == root.attrib["skipped"] == "0"
@@ -194,7 +197,7 @@ def test_a_warning_passes_in_junit_and_says_so() -> None:
 
 def test_junit_survives_hostile_names(hostile: Report) -> None:
     root = ET.fromstring(render_junit(hostile))
-    (case,) = root.findall("testsuite/testcase")
+    case, _ = root.findall("testsuite/testcase")
     assert "<script>" in case.attrib["classname"]
     assert "\x00" not in case.attrib["classname"]
 
@@ -248,6 +251,20 @@ def test_the_terminal_reads_no_markup_from_a_report(hostile: Report) -> None:
     text = printed(hostile)
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
+
+
+def test_a_failed_target_is_told_though_nothing_limits_it() -> None:
+    limits = {"wasm-q4": {"target_bytes": {"max": 1e12}}}
+    report = sample_report()
+    verdict = judge(report, Budget.model_validate({"limits": limits}))
+    judged = report.model_copy(update={"verdict": verdict})
+    assert printed(judged).splitlines()[-1] == "FAIL: 1 target failed, 1 passed"
+    root = ET.fromstring(render_junit(judged))
+    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == ("2", "0", "1")
+
+
+def test_the_browser_is_named_once(report: Report) -> None:
+    assert "Chromium 156.0.7011.2, " in printed(report).splitlines()[0]
 
 
 def test_a_report_that_was_not_judged_says_so() -> None:

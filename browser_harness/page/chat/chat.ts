@@ -1,5 +1,6 @@
 /** The page that ships in a bundle: one conversation with the bundle's model. */
-import { clearStore, load, type Message, type Model, type Progress, TabwrightError } from "../runtime/index.ts";
+import { clearStore, load, type Model, type Progress, TabwrightError } from "../runtime/index.ts";
+import { Conversation } from "./conversation.ts";
 
 const MIB = 1 << 20;
 
@@ -23,7 +24,7 @@ const send = find<HTMLButtonElement>("send");
 const stop = find<HTMLButtonElement>("stop");
 const fresh = find<HTMLButtonElement>("fresh");
 
-const conversation: Message[] = [];
+const conversation = new Conversation();
 let stopping: AbortController | undefined;
 
 function show(id: string, text: string): void {
@@ -70,36 +71,31 @@ function addMessage(role: "user" | "assistant", text: string): HTMLElement {
 }
 
 async function answer(model: Model, text: string): Promise<void> {
-  conversation.push({ role: "user", content: text });
-  addMessage("user", text);
-  const element = addMessage("assistant", "");
+  const question = addMessage("user", text);
+  const reply = addMessage("assistant", "");
   stopping = new AbortController();
   input.value = "";
   send.hidden = true;
   stop.hidden = false;
   fresh.disabled = true;
   find("error").hidden = true;
-  let first = 0;
-  let tokens = 0;
-  let said = "";
-  try {
-    for await (const { text: piece, atMs } of model.generate(conversation, { signal: stopping.signal })) {
-      said += piece;
-      element.textContent = said;
-      element.scrollIntoView({ block: "end" });
-      if (tokens++ === 0) first = atMs;
-      else show("speed", `${((tokens - 1) / ((atMs - first) / 1000)).toFixed(1)} tokens/s`);
-    }
-  } catch (error) {
-    const stopped = error instanceof TabwrightError && error.code === "aborted";
-    if (!stopped) showError(error);
-  } finally {
-    conversation.push({ role: "assistant", content: said });
-    send.hidden = false;
-    stop.hidden = true;
-    fresh.disabled = false;
-    input.focus();
+  const { kept, error } = await conversation.ask(model, text, stopping.signal, (said) => {
+    reply.textContent = said.text;
+    reply.scrollIntoView({ block: "end" });
+    if (said.tokens > 1) show("speed", `${((said.tokens - 1) / (said.sinceFirstMs / 1000)).toFixed(1)} tokens/s`);
+  });
+  if (!kept) {
+    question.remove();
+    reply.remove();
+    // Whatever was typed meanwhile stays.
+    input.value = [text, input.value].filter(Boolean).join("\n");
+    if (error === undefined) show("speed", "no answer came");
+    else showError(error);
   }
+  send.hidden = false;
+  stop.hidden = true;
+  fresh.disabled = false;
+  input.focus();
 }
 
 function connect(model: Model): void {
@@ -115,7 +111,7 @@ function connect(model: Model): void {
   });
   stop.addEventListener("click", () => stopping?.abort());
   fresh.addEventListener("click", () => {
-    conversation.length = 0;
+    conversation.clear();
     log.replaceChildren();
   });
   for (const control of [input, send, fresh]) control.disabled = false;

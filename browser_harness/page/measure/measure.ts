@@ -2,6 +2,7 @@
 import type * as Runtime from "../runtime/index.ts";
 import { toBase64 } from "./base64.ts";
 import { installHooks } from "./hooks.ts";
+import { loadResult } from "./result.ts";
 import type { GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory } from "./schema.ts";
 
 /** Only an error's message crosses to the harness, so the code is in it too. */
@@ -33,16 +34,7 @@ const methods = {
       threads: request.threads,
       deviceFeatures: request.device_features,
     });
-    const { timings, adapter, threads, onnxruntimeWeb, notes } = model.info;
-    for (const note of notes) console.warn(`note: ${note}`);
-    return {
-      timings,
-      ...(adapter ? { adapter } : {}),
-      threads,
-      cross_origin_isolated: crossOriginIsolated,
-      jspi: "Suspending" in WebAssembly,
-      onnxruntime_web: onnxruntimeWeb,
-    };
+    return loadResult(model.info);
   },
 
   async tokenize(texts: readonly string[]): Promise<number[][]> {

@@ -32,10 +32,18 @@ export interface LoadRequest {
   readonly device_features: "needed" | "all";
 }
 
-/** What was loaded, on what. */
+/**
+ * What was loaded, on what.
+ *
+ * ``software``: the page, which sees the adapter, decides whether it is a CPU in
+ * disguise; the harness believes it.  ``notes`` are sentences for whoever reads the
+ * report: what the page did differently from what it was asked.
+ */
 export interface LoadResult {
   readonly timings: LoadTimings;
   readonly adapter?: Adapter;
+  readonly software: boolean;
+  readonly notes: readonly string[];
   readonly threads: number;
   readonly cross_origin_isolated: boolean;
   readonly jspi: boolean;
@@ -65,12 +73,6 @@ export interface LogitsBlock {
   readonly rows: number;
   readonly vocabulary: number;
   readonly data: string;
-}
-
-/** A failure inside the page, typed by the runtime's error codes. */
-export interface PageError {
-  readonly code: string;
-  readonly message: string;
 }
 
 /**

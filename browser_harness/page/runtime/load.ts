@@ -19,6 +19,7 @@ import type { LoadTimings } from "./schema.ts";
 import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";
 import { SteadyBlob } from "./steady.ts";
 import { openStore } from "./store.ts";
+import { sweep } from "./sweep.ts";
 import { chooseTarget } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
@@ -66,9 +67,9 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
     entry.execution_provider === "webgpu"
       ? await requestGpu(await requestAdapter(), entry, options.deviceFeatures ?? "needed")
       : undefined;
-  let session: ort.InferenceSession | undefined;
+  let opened: ort.InferenceSession | undefined;
   const release = async () => {
-    await session?.release();
+    await opened?.release();
     gpu?.destroy();
   };
   try {
@@ -83,23 +84,27 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
     });
     const pageFiles = needed.filter((file) => PAGE_FILES.has(file.path));
     await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
-    const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
-    if (obtainer.lasting && !offline) await keepManifest(store, url, bytes, notes);
-    throwIfAborted(options.signal);
+    const { session, tokenizer, threads, sessionStart, changed } = await store.whileUsing(async () => {
+      const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
+      const changed = obtainer.lasting && !offline && (await keepManifest(store, url, bytes, notes));
+      throwIfAborted(options.signal);
 
-    const size = needed.reduce((sum, file) => sum + file.size, 0);
-    onProgress({ phase: "session", done: size, total: size, file: entry.graph });
-    const tokenizer = await openTokenizer(manifest, files);
-    const sessionStart = performance.now();
-    const wanted = usableThreads(options.threads, gpu !== undefined, notes);
-    const threads = prepareOrt(blob(files, ORT_MODULE), blob(files, ORT_WASM), wanted, notes);
-    session = await createSession(
-      { graph: blob(files, entry.graph), shards: shardBlobs(manifest, entry, files) },
-      gpu?.device,
-      entry.session_config,
-      presentNames(manifest.model.layers),
-    );
+      const size = needed.reduce((sum, file) => sum + file.size, 0);
+      onProgress({ phase: "session", done: size, total: size, file: entry.graph });
+      const tokenizer = await openTokenizer(manifest, files);
+      const sessionStart = performance.now();
+      const wanted = usableThreads(options.threads, gpu !== undefined, notes);
+      const threads = prepareOrt(blob(files, ORT_MODULE), blob(files, ORT_WASM), wanted, notes);
+      opened = await createSession(
+        { graph: blob(files, entry.graph), shards: shardBlobs(manifest, entry, files) },
+        gpu?.device,
+        entry.session_config,
+        presentNames(manifest.model.layers),
+      );
+      return { session: opened, tokenizer, threads, sessionStart, changed };
+    });
     const end = performance.now();
+    if (changed) await sweep(store, notes);
     const forward = new Forward(session, manifest.model, entry.activation_dtype, gpu?.lost);
     const timings: LoadTimings = {
       fetch_ms: obtainer.fetchClock.ms,

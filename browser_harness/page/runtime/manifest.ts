@@ -1,5 +1,6 @@
 import { sha256 } from "./digest.ts";
 import { reason, TabwrightError } from "./errors.ts";
+import pageFiles from "./page_files.json" with { type: "json" };
 import type { File as BundleFile, Manifest, TargetEntry } from "./schema.ts";
 
 export type { BundleFile, Manifest, TargetEntry };
@@ -16,13 +17,7 @@ export const ORT_WASM = "runtime/ort-wasm-simd-threaded.jspi.wasm";
  * The files that the browser fetches and runs by itself. They are verified at
  * every load and never stored: a stored copy would hide that the served one changed.
  */
-export const PAGE_FILES: ReadonlySet<string> = new Set([
-  "index.html",
-  "sw.js",
-  "runtime/chat.css",
-  "runtime/chat.js",
-  "runtime/tabwright.js",
-]);
+export const PAGE_FILES: ReadonlySet<string> = new Set(pageFiles);
 
 /** `length` bytes at `offset` of a file, with their digest. */
 export interface Chunk {

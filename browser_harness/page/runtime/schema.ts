@@ -100,6 +100,8 @@ export interface Source {
   readonly files: readonly SourceFile[];
   /** SHA-256 over the files' names and digests, in order */
   readonly digest: string;
+  /** what the checkpoint's scheme asks for that the bundle does not do */
+  readonly remarks: readonly string[];
 }
 
 /** A file of the checkpoint that the bundle was made from. */
@@ -131,7 +133,9 @@ export interface TargetEntry {
  * row, low bits first, so that ``value = (code - zero_point) * scale`` with one
  * scale per ``block_size`` codes along K: the layout that com.microsoft's
  * MatMulNBits and ONNX's blocked DequantizeLinear share.  ``zero_points`` is
- * absent when every one of them is ``2**(bits-1)``.  A float tensor has
+ * absent when every one of them is ``2**(bits-1)``.  Where ``permutation`` is
+ * there, int32 [K], column ``j`` of the codes is column ``permutation[j]`` of the
+ * tensor: the graph permutes the activations instead.  A float tensor has
  * ``values`` only.
  */
 export interface Tensor {
@@ -143,12 +147,14 @@ export interface Tensor {
   /** exact: every stored value equals the source's value bit for bit */
   readonly outcome: "exact" | "requantised";
   readonly rounding?: Rounding;
+  readonly zeros?: Zeros;
   readonly bits?: number;
   readonly block_size?: number;
   readonly codes?: Range;
   readonly scales?: Range;
   readonly scale_dtype?: "float16" | "float32";
   readonly zero_points?: Range;
+  readonly permutation?: Range;
   readonly values?: Range;
   readonly value_dtype?: "float16" | "float32";
 }
@@ -159,4 +165,16 @@ export interface WeightSet {
   /** SHA-256 over the shards' digests, in order */
   readonly digest: string;
   readonly tensors: readonly Tensor[];
+}
+
+/**
+ * The share of a matrix's values that are exactly zero, before and after.
+ *
+ * ``pattern`` is ``2:4`` when, as stored, every four neighbours along K (the first
+ * starts each row) hold at least two zeros.
+ */
+export interface Zeros {
+  readonly source: number;
+  readonly stored: number;
+  readonly pattern?: "2:4";
 }

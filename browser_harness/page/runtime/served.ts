@@ -31,18 +31,26 @@ export async function readManifest(
   return { bytes, manifest: await parseManifest(bytes, url), offline };
 }
 
-/** Keeps the manifest for a visit without network, or notes that there is no room for it. */
+/**
+ * Keeps the manifest for a visit without network, or notes that there is no room for it.
+ *
+ * @returns whether the store now holds another manifest for this address than before.
+ */
 export async function keepManifest(
   store: ChunkStore,
   url: string,
   bytes: Uint8Array<ArrayBuffer>,
   notes: string[],
-): Promise<void> {
+): Promise<boolean> {
+  const before = await store.getManifest(url);
+  if (before && before.length === bytes.length && before.every((byte, at) => byte === bytes[at])) return false;
   try {
     await store.putManifest(url, bytes);
+    return true;
   } catch (error) {
     if (!(error instanceof TabwrightError && error.code === "quota-exceeded")) throw error;
     notes.push(`the next visit needs the network: ${error.message}`);
+    return false;
   }
 }
 

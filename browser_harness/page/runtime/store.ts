@@ -2,6 +2,8 @@ import { sha256 } from "./digest.ts";
 import { reason, TabwrightError } from "./errors.ts";
 
 const ROOT = "tabwright";
+/** Tabs of one origin share one store, and agree through the lock of this name. */
+const LOCK = "tabwright-store";
 
 /**
  * Chunks by the SHA-256 of their bytes. What `get` returns may have been changed
@@ -14,6 +16,15 @@ export interface ChunkStore {
   put(digest: string, bytes: Uint8Array<ArrayBuffer>): Promise<Blob>;
   getManifest(url: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
   putManifest(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+  /** Runs `work`, which uses stored chunks: meanwhile no tab deletes any. */
+  whileUsing<T>(work: () => Promise<T>): Promise<T>;
+  /** Runs `work` unless a tab, this one too, is using stored chunks. */
+  ifUnused(work: () => Promise<void>): Promise<void>;
+  /** Every stored manifest, whatever its address. */
+  manifests(): AsyncIterable<Uint8Array<ArrayBuffer>>;
+  /** The digests of all stored chunks. */
+  digests(): AsyncIterable<string>;
+  remove(digest: string): Promise<void>;
 }
 
 /** Keeps nothing beyond the page; the browser may spill the blobs to disk. */
@@ -29,6 +40,18 @@ export class MemoryStore implements ChunkStore {
   async getManifest(): Promise<undefined> {}
 
   async putManifest(): Promise<void> {}
+
+  whileUsing<T>(work: () => Promise<T>): Promise<T> {
+    return work();
+  }
+
+  async ifUnused(): Promise<void> {}
+
+  async *manifests(): AsyncGenerator<never> {}
+
+  async *digests(): AsyncGenerator<never> {}
+
+  async remove(): Promise<void> {}
 }
 
 /**
@@ -39,17 +62,24 @@ export class OpfsStore implements ChunkStore {
   readonly lasting = true;
   readonly #chunks: FileSystemDirectoryHandle;
   readonly #manifests: FileSystemDirectoryHandle;
+  readonly #locks: LockManager;
 
-  private constructor(chunks: FileSystemDirectoryHandle, manifests: FileSystemDirectoryHandle) {
+  private constructor(
+    chunks: FileSystemDirectoryHandle,
+    manifests: FileSystemDirectoryHandle,
+    locks: LockManager,
+  ) {
     this.#chunks = chunks;
     this.#manifests = manifests;
+    this.#locks = locks;
   }
 
-  static async open(origin: FileSystemDirectoryHandle): Promise<OpfsStore> {
+  static async open(origin: FileSystemDirectoryHandle, locks: LockManager): Promise<OpfsStore> {
     const root = await origin.getDirectoryHandle(ROOT, { create: true });
     return new OpfsStore(
       await root.getDirectoryHandle("chunks", { create: true }),
       await root.getDirectoryHandle("manifests", { create: true }),
+      locks,
     );
   }
 
@@ -68,6 +98,32 @@ export class OpfsStore implements ChunkStore {
 
   async putManifest(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     await write(this.#manifests, await nameOf(url), bytes);
+  }
+
+  whileUsing<T>(work: () => Promise<T>): Promise<T> {
+    return this.#locks.request<Promise<T>>(LOCK, { mode: "shared" }, work);
+  }
+
+  async ifUnused(work: () => Promise<void>): Promise<void> {
+    // Waiting for the lock would hold up every load that begins meanwhile.
+    await this.#locks.request(LOCK, { ifAvailable: true }, async (lock) => {
+      if (lock) await work();
+    });
+  }
+
+  async *manifests(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    for await (const name of this.#manifests.keys()) {
+      const file = await read(this.#manifests, name);
+      if (file) yield new Uint8Array(await file.arrayBuffer());
+    }
+  }
+
+  digests(): AsyncIterable<string> {
+    return this.#chunks.keys();
+  }
+
+  async remove(digest: string): Promise<void> {
+    await this.#chunks.removeEntry(digest);
   }
 }
 
@@ -116,7 +172,7 @@ async function write(
 export async function openStore(wanted: "opfs" | "none", notes: string[]): Promise<ChunkStore> {
   if (wanted === "none") return new MemoryStore();
   try {
-    return await OpfsStore.open(await navigator.storage.getDirectory());
+    return await OpfsStore.open(await navigator.storage.getDirectory(), navigator.locks);
   } catch (error) {
     notes.push(`nothing is kept for the next visit: no private file system here (${reason(error)})`);
     return new MemoryStore();

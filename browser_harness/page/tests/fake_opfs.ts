@@ -1,3 +1,6 @@
+import { OpfsStore } from "../runtime/store.ts";
+import { FakeLocks } from "./fake_locks.ts";
+
 /** Just enough of a FileSystemDirectoryHandle for the store. */
 export class FakeDirectory {
   readonly folders = new Map<string, FakeDirectory>();
@@ -6,8 +9,9 @@ export class FakeDirectory {
   quota = Infinity;
   parent: FakeDirectory | undefined;
 
-  asHandle(): FileSystemDirectoryHandle {
-    return this as unknown as FileSystemDirectoryHandle;
+  /** A store on this disk, as one tab opens it; tabs share their `locks`. */
+  openStore(locks = new FakeLocks()): Promise<OpfsStore> {
+    return OpfsStore.open(this as unknown as FileSystemDirectoryHandle, locks as unknown as LockManager);
   }
 
   async getDirectoryHandle(name: string): Promise<FakeDirectory> {
@@ -35,6 +39,14 @@ export class FakeDirectory {
         };
       },
     };
+  }
+
+  async *keys(): AsyncGenerator<string> {
+    yield* this.files.keys();
+  }
+
+  async removeEntry(name: string): Promise<void> {
+    if (!this.files.delete(name)) throw new DOMException("absent", "NotFoundError");
   }
 
   get root(): FakeDirectory {

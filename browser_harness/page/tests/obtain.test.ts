@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { Obtainer, type Progress } from "../runtime/obtain.ts";
-import { type ChunkStore, MemoryStore, OpfsStore } from "../runtime/store.ts";
+import { type ChunkStore, MemoryStore } from "../runtime/store.ts";
 import { FakeDirectory } from "./fake_opfs.ts";
 import { BASE, bytesOf, describeFile, FakeServer, hex } from "./server.ts";
 
@@ -27,7 +27,7 @@ class Scene {
     return new Obtainer({
       base: BASE,
       chunkSize: CHUNK,
-      store: options.store ?? (await OpfsStore.open(this.disk.asHandle())),
+      store: options.store ?? (await this.disk.openStore()),
       transport: this.server.transport(options.signal ? { signal: options.signal } : {}),
       notes: this.notes,
       onProgress: (progress) => this.progress.push(progress),
@@ -142,7 +142,7 @@ test("stops on request", async () => {
 });
 
 test("a stored manifest is found again by its address", async () => {
-  const store = await OpfsStore.open(new FakeDirectory().asHandle());
+  const store = await new FakeDirectory().openStore();
   await store.putManifest(`${BASE}manifest.json`, bytesOf(9));
   expect(await store.getManifest(`${BASE}manifest.json`)).toEqual(bytesOf(9));
   expect(await store.getManifest(`${BASE}other.json`)).toBeUndefined();

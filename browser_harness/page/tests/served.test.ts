@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { keepManifest, readManifest, verifyPageFiles } from "../runtime/served.ts";
-import { MemoryStore, OpfsStore } from "../runtime/store.ts";
+import { MemoryStore } from "../runtime/store.ts";
 import { FakeDirectory } from "./fake_opfs.ts";
 import { BASE, bytesOf, describeFile, FakeServer } from "./server.ts";
 
@@ -57,7 +57,7 @@ test("without a server or a stored copy the manifest is missing", async () => {
 test("a stored manifest that was changed is refused too", async () => {
   const server = served();
   server.online = false;
-  const store = await OpfsStore.open(new FakeDirectory().asHandle());
+  const store = await new FakeDirectory().openStore();
   await store.putManifest(URL_, new TextEncoder().encode("{}"));
   await expect(readManifest(URL_, store, server.transport())).rejects.toMatchObject({ code: "seal-broken" });
 });
@@ -66,6 +66,6 @@ test("a manifest that finds no room is noted", async () => {
   const disk = new FakeDirectory();
   disk.quota = 3;
   const notes: string[] = [];
-  await keepManifest(await OpfsStore.open(disk.asHandle()), URL_, bytesOf(9), notes);
+  await keepManifest(await disk.openStore(), URL_, bytesOf(9), notes);
   expect(notes).toEqual([expect.stringContaining("needs the network")]);
 });

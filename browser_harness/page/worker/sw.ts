@@ -1,12 +1,13 @@
+import pageFiles from "../runtime/page_files.json" with { type: "json" };
+
 // The library types the global scope as any worker's.
 const worker = self as unknown as ServiceWorkerGlobalScope;
 
-/** The page's own files. Weights are not among them: the runtime keeps those itworker. */
+/** Holds the page's own files. Weights are not among them: the runtime keeps those itself. */
 const CACHE = "tabwright-page";
-const FILES = ["index.html", "sw.js", "runtime/chat.css", "runtime/chat.js", "runtime/tabwright.js"];
 
 const scope = worker.registration.scope;
-const urls = new Set(FILES.map((path) => new URL(path, scope).href));
+const urls = new Set(pageFiles.map((path) => new URL(path, scope).href));
 
 worker.addEventListener("install", (event) => {
   event.waitUntil(

@@ -45,6 +45,8 @@ window.tabwrightMeasure = {
         bytes_fetched: stored ? 0 : 1000, bytes_from_store: stored ? 1000 : 0,
       },
       adapter: null,
+      software: request.target === "webgpu-emulated",
+      notes: request.target === "webgpu-emulated" ? ["the page's own note"] : [],
       threads: request.threads,
       cross_origin_isolated: crossOriginIsolated,
       jspi: true,

@@ -1,0 +1,17 @@
+import type { LoadedFacts } from "../runtime/index.ts";
+import type { LoadResult } from "./schema.ts";
+
+/** What the harness is told about a load. */
+export function loadResult(info: LoadedFacts): LoadResult {
+  const { timings, adapter, software, notes, threads, onnxruntimeWeb } = info;
+  return {
+    timings,
+    ...(adapter ? { adapter } : {}),
+    software,
+    notes,
+    threads,
+    cross_origin_isolated: crossOriginIsolated,
+    jspi: "Suspending" in WebAssembly,
+    onnxruntime_web: onnxruntimeWeb,
+  };
+}
