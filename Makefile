@@ -30,7 +30,7 @@ setup: $(PYTHON_READY) $(PAGE_READY) $(BROWSER_READY) ## install everything into
 
 .PHONY: demo
 demo: setup ## export a real model, run it in Chromium, judge it: build/demo
-	checkpoint=$$($(BIN)/python -m exporter.compress.demo) && \
+	checkpoint=$$($(BIN)/tabwright demo) && \
 	$(BIN)/tabwright run "$$checkpoint" --target webgpu-q4 --target wasm-q4 \
 	  --budget browser_harness/judge/example.toml -o $(DEMO) --force
 

