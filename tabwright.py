@@ -333,7 +333,8 @@ def run(
 
         choose_device(device)
     bundle, reference, report, html, junit = (output / name for name in OUTPUTS)
-    _make_way((reference, reference.with_suffix(".safetensors"), report, html, junit), force=force)
+    earlier = (reference, reference.with_suffix(".safetensors"), report, html, junit)
+    _check_free(earlier, force=force)
     exporter.export_bundle(
         checkpoint,
         targets,
@@ -343,6 +344,9 @@ def run(
         adapter=lora,
         progress=progress,
     )
+    # None of an earlier run's files may be taken for this bundle's.
+    for file in earlier:
+        file.unlink(missing_ok=True)
     exporter.write_reference(
         checkpoint, bundle, reference, device=device, adapter=lora, progress=progress
     )
@@ -362,8 +366,8 @@ def run(
     context.exit(exit_status(verdict))
 
 
-def _make_way(files: Iterable[Path], *, force: bool) -> None:
-    """Delete an earlier run's files, so that none of them is taken for this run's.
+def _check_free(files: Iterable[Path], *, force: bool) -> None:
+    """Refuse an output folder with an earlier run's files in it.
 
     Raises:
         OutputExists: there is one, and it may not be replaced.
@@ -373,7 +377,6 @@ def _make_way(files: Iterable[Path], *, force: bool) -> None:
     for file in files:
         if file.exists() and not force:
             raise OutputExists(file)
-        file.unlink(missing_ok=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

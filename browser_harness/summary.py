@@ -13,7 +13,13 @@ _FILLING = "default zero points, padding"
 
 
 def _ranges(tensor: Tensor) -> tuple[Range, ...]:
-    parts = (tensor.codes, tensor.scales, tensor.zero_points, tensor.values)
+    parts = (
+        tensor.codes,
+        tensor.scales,
+        tensor.zero_points,
+        tensor.permutation,
+        tensor.values,
+    )
     return tuple(part for part in parts if part is not None)
 
 

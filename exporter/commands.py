@@ -177,7 +177,7 @@ def reference(
 def inspect(console: Console, *, path: Path, ledger: bool, transfer: bool) -> None:
     """Tell what a checkpoint or a bundle is.
 
-    Reads headers and manifests only, but for --transfer; see 'verify' for a check of
+    Reads no codes, but for --transfer; see 'verify' for a check of
     every byte.
     """
     from exporter.checkpoint import open_checkpoint

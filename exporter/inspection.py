@@ -41,7 +41,7 @@ class CheckpointSummary(Schema):
 
 
 def summarise(checkpoint: Checkpoint) -> CheckpointSummary:
-    """Count an opened checkpoint's weights by scheme; reads no weight."""
+    """Count an opened checkpoint's weights by scheme; reads no codes."""
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
     for weight in checkpoint.weights.values():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 from manifests.errors import EXIT_USAGE, TabwrightError
 
@@ -51,7 +51,6 @@ class Target:
     """
 
     name: str
-    summary: str
     execution_provider: Literal["webgpu", "wasm"]
     weight_set: str
     bits: int
@@ -79,99 +78,57 @@ class Target:
             raise ValueError(f"{self.name}: codes are 4 or 8 bits wide")
 
 
-class _Wasm(TypedDict):
-    """What the CPU targets share."""
-
-    execution_provider: Literal["wasm"]
-    head_bits: int
-    activation_dtype: Literal["float32"]
-    matmul: Matmul
-    gather: Gather
-    session_config: MappingProxyType[str, str]
-    max_folded_bytes: int
-
-
-_WEBGPU_LIMITS = MappingProxyType(
+_WEBGPU_Q4 = Target(
+    name="webgpu-q4",
+    execution_provider="webgpu",
+    weight_set="q4",
+    bits=4,
+    head_bits=8,
+    graph="model_q4",
+    activation_dtype="float32",
+    matmul="matmul-nbits",
+    gather="gather-block-quantized",
     # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
     # onnxruntime-web's fused q/k/v kernel binds nine buffers.
-    {
-        "maxBufferSize": 1024 * MIB,
-        "maxStorageBufferBindingSize": 1024 * MIB,
-        "maxStorageBuffersPerShaderStage": 9,
-    }
+    limits=MappingProxyType(
+        {
+            "maxBufferSize": 1024 * MIB,
+            "maxStorageBufferBindingSize": 1024 * MIB,
+            "maxStorageBuffersPerShaderStage": 9,
+        }
+    ),
 )
-
-_WASM: _Wasm = {
-    "execution_provider": "wasm",
-    "head_bits": 8,
-    "activation_dtype": "float32",
-    "matmul": "folded-dequantize",
-    "gather": "folded-dequantize",
+_WASM_Q4 = Target(
+    name="wasm-q4",
+    execution_provider="wasm",
+    weight_set="q4",
+    bits=4,
+    head_bits=8,
+    graph="model_q4_wasm",
+    activation_dtype="float32",
+    matmul="folded-dequantize",
+    gather="folded-dequantize",
     # A folded graph must not be turned back into quantised kernels.
-    "session_config": MappingProxyType({"session.disable_quant_qdq": "1"}),
-    "max_folded_bytes": 2560 * MIB,
-}
+    session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
+    max_folded_bytes=2560 * MIB,
+)
+_Q8: dict[str, Any] = {"weight_set": "q8", "bits": 8}
 
 TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
-            Target(
-                name="webgpu-q4",
-                summary="4-bit weights, 32-bit activations: any WebGPU adapter",
-                execution_provider="webgpu",
-                weight_set="q4",
-                bits=4,
-                head_bits=8,
-                graph="model_q4",
-                activation_dtype="float32",
-                matmul="matmul-nbits",
-                gather="gather-block-quantized",
-                limits=_WEBGPU_LIMITS,
-            ),
-            Target(
+            _WEBGPU_Q4,
+            replace(
+                _WEBGPU_Q4,
                 name="webgpu-q4f16",
-                summary="4-bit weights, 16-bit activations: adapters with shader-f16",
-                execution_provider="webgpu",
-                weight_set="q4",
-                bits=4,
-                head_bits=8,
                 graph="model_q4f16",
                 activation_dtype="float16",
-                matmul="matmul-nbits",
-                gather="gather-block-quantized",
                 features=("shader-f16",),
-                limits=_WEBGPU_LIMITS,
             ),
-            Target(
-                name="webgpu-q8",
-                summary="8-bit weights, 32-bit activations: any WebGPU adapter",
-                execution_provider="webgpu",
-                weight_set="q8",
-                bits=8,
-                head_bits=8,
-                graph="model_quantized",
-                activation_dtype="float32",
-                matmul="matmul-nbits",
-                gather="gather-block-quantized",
-                limits=_WEBGPU_LIMITS,
-            ),
-            Target(
-                name="wasm-q4",
-                summary="4 bits on the wire, floats in memory: any CPU, no GPU needed",
-                weight_set="q4",
-                bits=4,
-                graph="model_q4_wasm",
-                **_WASM,
-            ),
-            Target(
-                name="wasm-q8",
-                summary="8 bits on the wire, floats in memory: any CPU, no GPU needed",
-                weight_set="q8",
-                bits=8,
-                graph="model_quantized_wasm",
-                **_WASM,
-            ),
+            replace(_WEBGPU_Q4, name="webgpu-q8", graph="model_quantized", **_Q8),
+            _WASM_Q4,
+            replace(_WASM_Q4, name="wasm-q8", graph="model_quantized_wasm", **_Q8),
         )
     }
 )

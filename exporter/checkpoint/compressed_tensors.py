@@ -142,9 +142,10 @@ class CompressedTensors:
             module = key.removesuffix(_PACKED)
             packed = tensors.pop(key)
             scale = take(tensors, packed.path, f"{module}{_SCALE}")
-            shape = tuple(
-                int(n) for n in take(tensors, packed.path, f"{module}.weight_shape").read()
-            )
+            stored_shape = take(tensors, packed.path, f"{module}.weight_shape").expect((2,))
+            if stored_shape.dtype.kind != "i":
+                raise WrongShape(packed.path, stored_shape.name, "is not of integers")
+            shape = tuple(int(n) for n in stored_shape.read())
             yield _linear(module, shape, packed, scale, self._take_rest(module, packed, tensors))
         for key in [name for name in tensors if name.endswith(_SCALE)]:
             module = key.removesuffix(_SCALE)

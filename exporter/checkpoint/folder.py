@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.checkpoint.adapter import merge_adapter
+from exporter.checkpoint.adapter import Merged, Saved, merge_adapter
 from exporter.checkpoint.adapter_config import CONFIG as ADAPTER_CONFIG
 from exporter.checkpoint.adapter_config import TENSORS as ADAPTER_TENSORS
-from exporter.checkpoint.adapter_config import AdapterUnmerged
+from exporter.checkpoint.adapter_config import AdapterUnmerged, UnsupportedAdapter
 from exporter.checkpoint.config import DecoderConfig, read_json, read_part
 from exporter.checkpoint.errors import (
     NotACheckpoint,
@@ -78,6 +78,7 @@ class Checkpoint:
             TensorMissing: one of ``shapes`` is not in the checkpoint.
             TensorUnknown: the checkpoint has one that is not in ``shapes``.
             WrongShape: one is there with another shape.
+            UnsupportedAdapter: an adapter changed a head that is not used.
         """
         for name, shape in shapes.items():
             weight = self.weight(name)
@@ -85,6 +86,9 @@ class Checkpoint:
                 reason = f"shape {list(weight.shape)}, config.json asks for {list(shape)}"
                 raise WrongShape(weight.path, name, reason)
         ignored = _DERIVED if HEAD in shapes else (*_DERIVED, HEAD)
+        if HEAD not in shapes and isinstance(self.weights.get(HEAD), Merged | Saved):
+            # The head that the file holds besides is not used: the change would be lost.
+            raise UnsupportedAdapter(self.weights[HEAD].path, f"changing a tied {HEAD}")
         for name, weight in self.weights.items():
             used = name in shapes or name.endswith(ignored)
             if not used and not _adds_nothing(weight):
@@ -158,7 +162,9 @@ def open_checkpoint(path: Path, adapter: Path | None = None) -> Checkpoint:
     remarks = reader.remarks if reader is not None else ()
     if adapter is None:
         return Checkpoint(path, label, config, decoder, weights, files, remarks)
-    merged = merge_adapter(adapter, weights, tied=HEAD not in weights)
+    merged = merge_adapter(
+        adapter, weights, tied=decoder.tie_word_embeddings or HEAD not in weights
+    )
     extra = (adapter / ADAPTER_CONFIG, adapter / ADAPTER_TENSORS)
     return Checkpoint(path, f"{label} + LoRA", config, decoder, merged, files, remarks, extra)
 

@@ -87,6 +87,8 @@ class Int8:
         if self.zero_point is None:
             return None
         zeros = _unsigned(self.zero_point.read()).reshape(-1, self.scale.groups)
+        if (zeros == _MIDDLE).all():
+            return None
         return np.broadcast_to(zeros, (self.shape[0], self.scale.groups))
 
 

@@ -120,8 +120,10 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        if start.startswith(_PICKLE_STARTS):
+        # A header of 1152 bytes begins like a pickle too, but its JSON begins with a brace.
+        if start.startswith(_PICKLE_STARTS) and file.read(1) != b"{":
             raise PickleRefused(path)
+        file.seek(8)
         if len(start) < 8:
             raise ShardCorrupt(path, f"{size} bytes are too few for a safetensors file")
         (length,) = struct.unpack("<Q", start)

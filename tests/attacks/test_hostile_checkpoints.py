@@ -259,6 +259,16 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         _tensors(lambda t: t.update({f"{_Q}.weight_scale": torch.ones(4, 4)})),
         "wrong-shape",
     ),
+    "shape of no rank": (
+        "w4a16-g32",
+        _tensors(lambda t: t.update({f"{_Q}.weight_shape": torch.tensor(128)})),
+        "wrong-shape",
+    ),
+    "shape of floats": (
+        "w4a16-g32",
+        _tensors(lambda t: t.update({f"{_Q}.weight_shape": torch.tensor([float("nan"), 128.0])})),
+        "wrong-shape",
+    ),
     "negative shape": (
         "w4a16-g32",
         _tensors(lambda t: t.update({f"{_Q}.weight_shape": torch.tensor([-1, 128])})),

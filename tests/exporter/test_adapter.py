@@ -24,6 +24,7 @@ from exporter.reference.weights import bundle_weights
 from manifests.bundle import read_manifest
 from manifests.errors import TabwrightError
 from targets import TARGETS
+from tests.checkpoints import edit_config
 from tests.exporter.test_checkpoint import decompressed
 
 Factory = Callable[[str], Path]
@@ -161,6 +162,20 @@ def test_the_reference_merges_it_too(tiny_checkpoint: Factory, tmp_path: Path) -
     merged = merged_by_peft(base, adapter)
     for name, weight in plain.state_dict().items():
         assert (weight - merged[name]).norm() <= 2e-2 * merged[name].norm()
+
+
+def test_a_tied_head_that_the_file_holds_besides_cannot_change_alone(
+    tiny_checkpoint: Factory, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_checkpoint("bf16-untied"), base)
+    edit_config(base, tie_word_embeddings=True)
+    adapter = write_adapter(
+        tiny_checkpoint("bf16-untied"), tmp_path / "adapter", modules_to_save=["lm_head"]
+    )
+    with pytest.raises(TabwrightError) as caught:
+        export(base, (TARGETS["webgpu-q8"],), tmp_path / "out", runtime=tmp_path, adapter=adapter)
+    assert caught.value.code == "unsupported-adapter"
 
 
 @pytest.fixture(scope="module")

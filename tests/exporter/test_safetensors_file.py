@@ -90,6 +90,14 @@ def test_refuses_a_pickle_by_content(tmp_path: Path, start: bytes) -> None:
         open_safetensors(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    text = json.dumps({"a": _entry(0, 4, [1])}).encode()
+    path = _file(tmp_path / "x.safetensors", text.ljust(length), bytes(4))
+    assert path.read_bytes().startswith(bytes([0x80, length >> 8]))
+    assert open_safetensors(path)["a"].shape == (1,)
+
+
 def test_a_file_cut_after_opening_is_told(tmp_path: Path) -> None:
     save_file({"a": np.zeros((64, 64), np.float32)}, tmp_path / "x.safetensors")
     tensor = open_safetensors(tmp_path / "x.safetensors")["a"]

@@ -213,7 +213,12 @@ def test_run_takes_no_earlier_report_for_its_own(
     assert run(tmp_path, KEPT) == 2
     assert "add --force" in capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == set(stale)
+    # An export that fails leaves the old bundle, which the old report belongs to.
     steps.export.side_effect = BadInput("a.bin: too short")
+    assert run(tmp_path, KEPT, "--force") == 3
+    assert {path.name for path in out.iterdir()} == set(stale)
+    steps.export.side_effect = None
+    steps.reference.side_effect = BadInput("b.bin: too short")
     assert run(tmp_path, KEPT, "--force") == 3
     capsys.readouterr()
     assert list(out.iterdir()) == []
