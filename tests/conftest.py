@@ -31,3 +31,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFacto
         return written[variant]
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The least that an export takes for the page's files; nobody changes it."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "index.html").write_text("<!doctype html>")
+    (folder / "runtime").mkdir()
+    (folder / "runtime" / "tabwright.js").write_text("export {}")
+    return folder

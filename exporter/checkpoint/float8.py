@@ -7,7 +7,6 @@ had as floats, exactly, and each target rounds it a second time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from exporter.checkpoint.errors import WrongShape
 from exporter.checkpoint.safetensors_file import StoredTensor
 from exporter.checkpoint.scales import Scales
-from exporter.checkpoint.weights import Dense
+from exporter.checkpoint.weights import OfOneTensor
 
 _E4M3 = np.dtype(ml_dtypes.float8_e4m3fn)
 
 
 @dataclass(frozen=True)
-class Float8(Dense):
+class Float8(OfOneTensor):
     """One FP8 linear; ``format`` names what wrote it."""
 
     stored: StoredTensor
@@ -38,16 +37,6 @@ class Float8(Dense):
         if self.stored.dtype != _E4M3:
             reason = f"is {self.stored.dtype}, expected {_E4M3}"
             raise WrongShape(self.stored.path, self.stored.name, reason)
-
-    @property
-    def name(self) -> str:
-        """The module's weight name."""
-        return self.stored.name
-
-    @property
-    def path(self) -> Path:
-        """The file it is in."""
-        return self.stored.path
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.checkpoint.safetensors_file import StoredTensor
-from exporter.checkpoint.weights import Dense
+from exporter.checkpoint.weights import OfOneTensor
 
 #: The dtype that bitsandbytes rounds a product to, by torch's name.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -40,7 +39,7 @@ class Nested:
 
 
 @dataclass(frozen=True)
-class Nf4(Dense):
+class Nf4(OfOneTensor):
     """One NF4 linear.
 
     Attributes:
@@ -57,16 +56,6 @@ class Nf4(Dense):
     block_size: int
     dtype: str
     nested: Nested | None
-
-    @property
-    def name(self) -> str:
-        """The module's weight name."""
-        return self.stored.name
-
-    @property
-    def path(self) -> Path:
-        """The file its codes are in."""
-        return self.stored.path
 
     @property
     def shape(self) -> tuple[int, int]:

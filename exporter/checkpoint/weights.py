@@ -62,21 +62,27 @@ class Dense(ABC):
         return self.rows(0, self.shape[0])
 
 
-@dataclass(frozen=True)
-class Stored(Dense):
-    """A tensor that the file holds as floats; bf16, fp16 and fp32 are exact in float32."""
+class OfOneTensor(Dense):
+    """A weight that goes by the name and place of one tensor, ``stored``."""
 
     stored: StoredTensor
 
     @property
     def name(self) -> str:
-        """The tensor's name."""
+        """The tensor's name, which is the module's weight name."""
         return self.stored.name
 
     @property
     def path(self) -> Path:
         """The file it is in."""
         return self.stored.path
+
+
+@dataclass(frozen=True)
+class Stored(OfOneTensor):
+    """A tensor that the file holds as floats; bf16, fp16 and fp32 are exact in float32."""
+
+    stored: StoredTensor
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -28,15 +28,6 @@ Factory = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "index.html").write_text("<!doctype html>")
-    (folder / "runtime").mkdir()
-    (folder / "runtime" / "tabwright.js").write_text("export {}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def bundle(tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "bundle"
     export(tiny_checkpoint("w4a16-g32"), tuple(TARGETS.values()), out, runtime=page)

@@ -29,13 +29,6 @@ IDS = np.random.default_rng(7).integers(3, 512, 40)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "index.html").write_text("<!doctype html>")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def bundle_of(
     tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:

@@ -89,13 +89,6 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Factory:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "index.html").write_text("<!doctype html>")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def bundle_of(
     checkpoint_of: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:

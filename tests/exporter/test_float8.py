@@ -31,13 +31,6 @@ GROUPED = Variant(
 )
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Path:
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "index.html").write_text("<!doctype html>")
-    return tmp_path / "page"
-
-
 def _float8(path: Path) -> dict[str, Float8]:
     weights = open_checkpoint(path).weights
     return {name: weight for name, weight in weights.items() if isinstance(weight, Float8)}

@@ -33,13 +33,6 @@ OTHERS = {
 }
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Path:
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "index.html").write_text("<!doctype html>")
-    return tmp_path / "page"
-
-
 def stored_codes(bundle: Path, row: Tensor) -> NDArray[np.uint8]:
     """An 8-bit row's codes in the shard, uint8 [N, K]."""
     assert row.bits == 8
