@@ -29,6 +29,7 @@ BundlePath = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9][A-Za-z0-9_.\-]*)*$")
 ]
 Bytes = Annotated[int, Field(ge=0)]
+StateAxis = Annotated[int, Field(ge=1, le=1 << 20)] | Literal["batch_size", "past_sequence_length"]
 
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"')
 _ZEROS = b"0" * 64
@@ -107,6 +108,9 @@ class Tensor(Schema):
     role: Literal["linear", "embedding", "head", "tied", "float"]
     shape: tuple[int, ...]
     source: str = Field(description="the scheme it had, e.g. 'int4 g32 symmetric' or 'bfloat16'")
+    transposed: Literal[True] | None = Field(
+        None, description="the source holds the transpose of ``shape``"
+    )
     outcome: Literal["exact", "requantised"] = Field(
         description="exact: every stored value equals the source's value bit for bit"
     )
@@ -131,13 +135,32 @@ class WeightSet(Schema):
     tensors: tuple[Tensor, ...]
 
 
+class State(Schema):
+    """A tensor that a graph hands from one call to the next.
+
+    What ``output`` gives is fed to ``input`` of the next call.  The first call gets zeros
+    of ``shape``, where ``batch_size`` is 1 and ``past_sequence_length`` the number of
+    positions fed so far, which is 0: a KV cache starts empty and grows, a state of plain
+    numbers keeps its size.
+    """
+
+    input: str
+    output: str
+    dtype: Literal["float16", "float32"]
+    shape: tuple[StateAxis, ...]
+
+
 class TargetEntry(Schema):
     """What one target loads, and what the device must offer for it."""
 
     graph: BundlePath
+    resident_graph: BundlePath | None = Field(
+        None, description="over the same weights, for a decode loop that stays on the GPU"
+    )
     weights: str = Field(description="key in the manifest's `weights`")
     execution_provider: Literal["webgpu", "wasm"]
     activation_dtype: Literal["float16", "float32"]
+    states: tuple[State, ...]
     features: tuple[str, ...] = Field(description="GPU features without which it cannot run")
     limits: dict[str, int] = Field(description="least GPU limits, by WebGPU's names")
     session_config: dict[str, str] = Field(
@@ -154,8 +177,6 @@ class Model(Schema):
     parameters: int
     vocab_size: int
     layers: int
-    kv_heads: int
-    head_dim: int
     context_length: int
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...]
@@ -221,7 +242,8 @@ class Manifest(Schema):
     def _named_files(self) -> Iterator[str]:
         yield from (self.tokenizer, self.tokenizer_config)
         yield from (path for path in (self.chat_template, self.generation_config) if path)
-        yield from (target.graph for target in self.targets.values())
+        for target in self.targets.values():
+            yield from (path for path in (target.graph, target.resident_graph) if path)
         for weights in self.weights.values():
             yield from weights.shards
 

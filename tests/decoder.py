@@ -25,26 +25,28 @@ class Decoder:
         self._session = ort.InferenceSession(
             bundle / entry.graph, options, providers=["CPUExecutionProvider"]
         )
-        model = manifest.model
-        empty = np.zeros((1, model.kv_heads, 0, model.head_dim), DTYPES[entry.activation_dtype])
-        self._cache = {
-            f"past_key_values.{layer}.{part}": empty
-            for layer in range(model.layers)
-            for part in ("key", "value")
+        first = {"batch_size": 1, "past_sequence_length": 0}
+        self._next = {state.output: state.input for state in entry.states}
+        self._states = {
+            state.input: np.zeros(
+                [axis if isinstance(axis, int) else first[axis] for axis in state.shape],
+                DTYPES[state.dtype],
+            )
+            for state in entry.states
         }
         self._past = 0
 
     def step(self, ids: NDArray[np.int64], keep: int) -> NDArray[np.float32]:
         self._past += len(ids)
-        outputs = self._session.run(
-            None,
+        logits, *states = self._session.run(
+            ["logits", *self._next],
             {
                 "input_ids": ids[None],
                 "attention_mask": np.ones((1, self._past), np.int64),
                 "num_logits_to_keep": np.array(keep, np.int64),
-                **self._cache,
+                **self._states,
             },
         )
-        self._cache = dict(zip(self._cache, outputs[1:], strict=True))
-        logits: NDArray[np.float32] = outputs[0][0].astype(np.float32)
-        return logits
+        self._states = dict(zip(self._next.values(), states, strict=True))
+        kept: NDArray[np.float32] = logits[0].astype(np.float32)
+        return kept

@@ -6,14 +6,15 @@ the test's text, norms and biases that are not what they are initialised to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.checkpoints import VARIANTS, _quantize, write_tokenizer
+from tests.checkpoints import VARIANTS, save_compressed, write_tokenizer
 
 WINDOW = 16
+PLAIN = "bf16"
 _SHARED: MappingProxyType[str, Any] = MappingProxyType(
     {
         "vocab_size": 512,
@@ -40,12 +41,12 @@ class Tiny:
     Attributes:
         settings: of its config; ``_SHARED`` has the rest.
         scheme: the variant in :data:`tests.checkpoints.VARIANTS` whose compression it
-            gets; None leaves it plain.
+            gets.
     """
 
     model_type: str
     settings: dict[str, Any] = field(default_factory=dict)
-    scheme: str | None = None
+    scheme: str = PLAIN
 
 
 def _rotary(kind: str, **parameters: Any) -> dict[str, Any]:
@@ -68,6 +69,15 @@ _GEMMA3 = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
         "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     },
+}
+_LFM2 = {
+    "num_hidden_layers": 4,
+    "layer_types": ["conv", "full_attention", "conv", "conv"],
+    "tie_word_embeddings": True,
+    # Two thirds of 288, scaled and rounded up to 224.
+    "intermediate_size": 288,
+    "block_ffn_dim_multiplier": 1.1,
+    "block_multiple_of": 32,
 }
 _QWEN3 = {"head_dim": 64, "tie_word_embeddings": True}
 _SMOLLM3 = {
@@ -104,6 +114,12 @@ FAMILY_CASES: MappingProxyType[str, Tiny] = MappingProxyType(
         "llama-yarn": Tiny(
             "llama", _rotary("yarn", factor=4.0, original_max_position_embeddings=64)
         ),
+        "lfm2": Tiny("lfm2", _LFM2),
+        "lfm2-w4a16": Tiny("lfm2", _LFM2, scheme="w4a16-g32"),
+        "lfm2-biases": Tiny(
+            "lfm2",
+            {**_LFM2, "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False},
+        ),
         "mistral": Tiny("mistral", _MISTRAL),
         "mistral-w4a16": Tiny("mistral", _MISTRAL, scheme="w4a16-g32"),
         "mistral-no-window": Tiny("mistral", {"sliding_window": None}),
@@ -129,6 +145,7 @@ FAMILY_CASES: MappingProxyType[str, Tiny] = MappingProxyType(
         "phi3-longrope": Tiny(
             "phi3",
             {
+                **_PHI3,
                 "original_max_position_embeddings": 128,
                 **_rotary(
                     "longrope",
@@ -138,11 +155,35 @@ FAMILY_CASES: MappingProxyType[str, Tiny] = MappingProxyType(
                 ),
             },
         ),
-        "phi3-partial": Tiny("phi3", {"partial_rotary_factor": 0.5}),
+        "phi3-partial": Tiny("phi3", {**_PHI3, "partial_rotary_factor": 0.5}),
         "smollm3": Tiny("smollm3", _SMOLLM3),
         "smollm3-w4a16": Tiny("smollm3", _SMOLLM3, scheme="w4a16-g32"),
     }
 )
+
+
+#: Those that tests/browser/test_families.py runs: together they have every kernel.
+IN_BROWSER = ("gemma2", "gemma3_text", "lfm2", "phi3-partial", "qwen2", "smollm3")
+#: Sizes for a software GPU.
+_NARROW: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+    }
+)
+NARROW_WINDOW = 4
+
+
+def narrowed(tiny: Tiny) -> Tiny:
+    """``tiny`` with the same layers, as little as a model can have."""
+    settings = {**tiny.settings, **_NARROW}
+    if settings.get("sliding_window"):
+        settings["sliding_window"] = NARROW_WINDOW
+    return replace(tiny, settings=settings)
 
 
 def write_family(tiny: Tiny, folder: Path) -> Path:
@@ -175,7 +216,4 @@ def _write_model(tiny: Tiny, folder: Path) -> None:
     model.generation_config = untyped.GenerationConfig(
         bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
-    compressor = _quantize(model, VARIANTS[tiny.scheme]) if tiny.scheme else None
-    model.save_pretrained(folder)
-    if compressor is not None:
-        compressor.update_config(folder)
+    save_compressed(model, VARIANTS[tiny.scheme], folder)

@@ -6,19 +6,21 @@ ask for a graph of a billion layers.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from exporter.checkpoint import strict_json
 from exporter.checkpoint.errors import NotACheckpoint
 
-_MAX_JSON_BYTES = 64 << 20
-
-_Count = Annotated[int, Field(ge=1, le=1 << 20)]
+#: Inputs or outputs of a linear.
+MAX_WIDTH = 1 << 20
+_Count = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 _Layers = Annotated[int, Field(ge=1, le=1024)]
-_TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
+#: A word of code, which is told to the user as it is.
+Name = Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
+TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
 
 
 class Part(BaseModel):
@@ -33,18 +35,25 @@ P = TypeVar("P", bound=Part)
 class DecoderConfig(Part):
     """The sizes that a bundle's manifest tells, by transformers' names."""
 
-    model_type: str
-    architectures: tuple[str, ...] = ()
+    model_type: Name
+    architectures: tuple[Name, ...] = ()
     vocab_size: Annotated[int, Field(ge=1, le=1 << 24)]
-    hidden_size: _Count
-    num_hidden_layers: _Layers
-    num_attention_heads: _Count
+    # transformers' older families keep the names that their papers had.
+    hidden_size: _Count = Field(validation_alias=AliasChoices("hidden_size", "n_embd", "d_model"))
+    num_hidden_layers: _Layers = Field(
+        validation_alias=AliasChoices("num_hidden_layers", "n_layer", "n_layers")
+    )
+    num_attention_heads: _Count = Field(
+        validation_alias=AliasChoices("num_attention_heads", "n_head", "n_heads")
+    )
     num_key_value_heads: _Count | None = None
     head_dim: _Count | None = None
-    max_position_embeddings: Annotated[int, Field(ge=1, le=1 << 24)]
+    max_position_embeddings: Annotated[int, Field(ge=1, le=1 << 24)] = Field(
+        validation_alias=AliasChoices("max_position_embeddings", "n_positions", "max_seq_len")
+    )
     tie_word_embeddings: bool = False
-    bos_token_id: _TokenId | None = None
-    eos_token_id: _TokenId | tuple[_TokenId, ...] | None = None
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,11 +64,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise NotACheckpoint(path.parent, f"{path.name} is missing")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise NotACheckpoint(path.parent, f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
+    if path.stat().st_size > strict_json.MAX_BYTES:
+        reason = f"{path.name} is larger than {strict_json.MAX_BYTES} bytes"
+        raise NotACheckpoint(path.parent, reason)
+    return parse_object(path.read_bytes(), path)
+
+
+def parse_object(data: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object that the file ``path`` of a checkpoint holds.
+
+    Raises:
+        NotACheckpoint: it is none.
+    """
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = strict_json.parse(data)
+    except ValueError as error:
         raise NotACheckpoint(path.parent, f"{path.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise NotACheckpoint(path.parent, f"{path.name} is not a JSON object")

@@ -19,10 +19,11 @@ from onnxscript import nn
 
 from exporter.graph.norms import norm
 from exporter.graph.settings import DecoderSettings, Layer
+from exporter.graph.task import Carried
 
 Pair = tuple[ir.Value, ir.Value]
 _CONTRIB = {"_domain": "com.microsoft"}
-#: GroupQueryAttention takes no other heads where it rotates them.
+#: GroupQueryAttention takes no other heads, nor rotations of other parts of them.
 _HEAD_MULTIPLE = 16
 #: Added to scores that must not count: finite in float16, and exp() of it is zero.
 _HIDDEN = -1e4
@@ -82,6 +83,9 @@ class Attention(nn.Module):
         self._width = settings.head_dim
         self._scale = settings.attention_scale
         self._layer = layer
+        self._rotated_width = 0
+        if layer.rotary is not None:
+            self._rotated_width = settings.rotaries[layer.rotary].width
         self._fused = settings.family.fused_projections
         hidden, bias = settings.hidden_size, settings.attn_qkv_bias
         queries, keys = self._heads * self._width, self._key_heads * self._width
@@ -96,6 +100,11 @@ class Attention(nn.Module):
         if settings.family.query_key_norms:
             self.q_norm = norm(settings, self._width)
             self.k_norm = norm(settings, self._width)
+
+    def carried(self, index: int) -> tuple[Carried, ...]:
+        """Keys and values."""
+        parts = ("key", "value")
+        return tuple(Carried.cache(index, part, self._key_heads, self._width) for part in parts)
 
     def forward(self, op: Any, hidden: ir.Value, step: Step, past: Pair) -> tuple[ir.Value, Pair]:
         """The layer's output, and its keys and values [batch, kv_heads, total, head_dim]."""
@@ -119,8 +128,9 @@ class Attention(nn.Module):
     def _attend(
         self, op: Any, inputs: tuple[Any, ...], step: Step, past: Pair
     ) -> tuple[ir.Value, Pair]:
-        if self._width % _HEAD_MULTIPLE:
-            raise ValueError(f"heads of {self._width} values, no multiple of {_HEAD_MULTIPLE}")
+        for part, width in (("heads", self._width), ("rotations", self._rotated_width)):
+            if width % _HEAD_MULTIPLE:
+                raise ValueError(f"{part} of {width} values, no multiple of {_HEAD_MULTIPLE}")
         rotary, window = self._layer.rotary, self._layer.window
         local = {"local_window_size": window} if window is not None else {}
         output, keys, values = op.GroupQueryAttention(

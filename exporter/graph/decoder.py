@@ -4,7 +4,7 @@ mobius has a model class for each of our families, but where layers differ its r
 GroupQueryAttention drops their windows.  Here each layer has its own window, rotation and
 soft cap: see :mod:`exporter.graph.attention` and docs/decisions/0010.
 
-Parameters are named as transformers names them, so a checkpoint's tensors need no map.
+Parameters are named as transformers names Llama's; a family's own names are in its row.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from mobius.components import MLP, Embedding, FusedGateUpMLP, Linear
 from onnxscript import nn
 
 from exporter.graph.attention import ATTENTIONS, Pair, Step
+from exporter.graph.convolution import ShortConvolution
 from exporter.graph.norms import norm
 from exporter.graph.rotary import Rotary
-from exporter.graph.settings import DecoderSettings, Layer
+from exporter.graph.settings import Convolution, DecoderSettings, Layer
+from exporter.graph.task import Carried
+
+States = tuple[ir.Value, ...]
 
 
 class Tables(nn.Module):
@@ -37,11 +41,15 @@ class Tables(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each between a norm and a residual addition."""
+    """Attention or a convolution, then an MLP, each between a norm and a residual addition."""
 
-    def __init__(self, settings: DecoderSettings, layer: Layer) -> None:
+    def __init__(self, settings: DecoderSettings, layer: Layer | Convolution) -> None:
         super().__init__()
-        self.self_attn = ATTENTIONS[settings.attention_cap is not None](settings, layer)
+        self.conv = self.self_attn = None
+        if isinstance(layer, Convolution):
+            self.conv = ShortConvolution(settings, layer)
+        else:
+            self.self_attn = ATTENTIONS[settings.attention_cap is not None](settings, layer)
         mlp = FusedGateUpMLP if settings.family.fused_projections else MLP
         self.mlp = mlp(settings)
         self._sandwiched = settings.family.sandwich_norms
@@ -53,9 +61,16 @@ class Block(nn.Module):
             self.pre_feedforward_layernorm = norm(settings, width)
             self.post_feedforward_layernorm = norm(settings, width)
 
-    def forward(self, op: Any, hidden: ir.Value, step: Step, past: Pair) -> tuple[ir.Value, Pair]:
-        """Hidden states [batch, positions, hidden_size], and the layer's keys and values."""
-        attended, present = self.self_attn(op, self.input_layernorm(op, hidden), step, past)
+    @property
+    def mixer(self) -> Any:
+        """What lets positions see each other."""
+        return self.conv or self.self_attn
+
+    def forward(
+        self, op: Any, hidden: ir.Value, step: Step, past: States
+    ) -> tuple[ir.Value, States]:
+        """Hidden states [batch, positions, hidden_size], and the layer's states."""
+        attended, present = self.mixer(op, self.input_layernorm(op, hidden), step, past)
         if self._sandwiched:
             hidden = op.Add(hidden, self.post_attention_layernorm(op, attended))
             fed = self.mlp(op, self.pre_feedforward_layernorm(op, hidden))
@@ -75,16 +90,21 @@ class Body(nn.Module):
         self.layers = nn.ModuleList([Block(settings, layer) for layer in settings.layers])
         self.norm = norm(settings, settings.hidden_size)
         # Rotations that no layer asks for would be tables in the file for nothing.
-        used = {layer.rotary for layer in settings.layers}
+        used = {layer.rotary for layer in settings.layers if isinstance(layer, Layer)}
         self._kinds = [kind for kind in settings.rotaries if kind in used]
         self.rotaries = nn.ModuleList(
             [Tables(settings.rotaries[kind], settings.context_length) for kind in self._kinds]
         )
 
+    def carried(self) -> list[tuple[Carried, ...]]:
+        """What each layer hands from one step to the next."""
+        blocks: Any = self.layers
+        return [block.mixer.carried(index) for index, block in enumerate(blocks)]
+
     def forward(
-        self, op: Any, input_ids: ir.Value, attention_mask: ir.Value, past: list[Pair]
-    ) -> tuple[ir.Value, list[Pair]]:
-        """Hidden states [batch, positions, hidden_size], and all keys and values."""
+        self, op: Any, input_ids: ir.Value, attention_mask: ir.Value, past: list[States]
+    ) -> tuple[ir.Value, list[States]]:
+        """Hidden states [batch, positions, hidden_size], and all states by layer."""
         hidden = self.embed_tokens(op, input_ids)
         if self._scale is not None:
             hidden = op.Mul(hidden, self._scale)
@@ -98,10 +118,9 @@ class Body(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A causal language model, as mobius's task ``text-generation`` calls it."""
+    """A causal language model, as :class:`exporter.graph.task.Generation` calls it."""
 
     config_class = DecoderSettings
-    default_task = "text-generation"
 
     def __init__(self, settings: DecoderSettings) -> None:
         super().__init__()
@@ -111,20 +130,15 @@ class Decoder(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
         self._cap = settings.logits_cap
 
-    def forward(
-        self,
-        op: Any,
-        input_ids: ir.Value,
-        attention_mask: ir.Value,
-        position_ids: ir.Value,
-        past_key_values: list[Pair],
-    ) -> tuple[ir.Value, list[Pair]]:
-        """Logits [batch, positions, vocabulary], and all keys and values.
+    def carried(self) -> list[tuple[Carried, ...]]:
+        """What each layer hands from one step to the next."""
+        return self.model.carried()
 
-        ``position_ids`` is mobius's; positions follow from the mask, so it drops out.
-        """
-        del position_ids
-        hidden, presents = self.model(op, input_ids, attention_mask, past_key_values)
+    def forward(
+        self, op: Any, input_ids: ir.Value, attention_mask: ir.Value, past: list[States]
+    ) -> tuple[ir.Value, list[States]]:
+        """Logits [batch, positions, vocabulary], and all states by layer."""
+        hidden, presents = self.model(op, input_ids, attention_mask, past)
         logits = self.lm_head(op, hidden)
         if self._cap is not None:
             logits = op.Mul(op.Tanh(op.Div(logits, self._cap)), self._cap)

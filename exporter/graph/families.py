@@ -7,7 +7,8 @@ here stands in no config.  A family is added when its tests in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -34,6 +35,11 @@ class Family:
         unrotated_layers: ``no_rope_layers`` is obeyed, 0 standing for no rotation.
         fused_projections: one ``qkv_proj`` and one ``gate_up_proj``; the graph keeps
             them whole, so that a checkpoint's codes need no splitting.
+        short_convolutions: layers that ``layer_types`` calls ``conv`` have one in
+            attention's place.
+        adjusted_mlp: ``block_auto_adjust_ff_dim`` and its like are obeyed.
+        activation: the MLP's, where it is no setting.
+        names: what its modules are called, by what Llama's are.
     """
 
     windows: Windows = "none"
@@ -47,6 +53,16 @@ class Family:
     capped_logits: bool = False
     unrotated_layers: bool = False
     fused_projections: bool = False
+    short_convolutions: bool = False
+    adjusted_mlp: bool = False
+    activation: str | None = None
+    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def rename(self, parameter: str) -> str:
+        """The name that the family's checkpoints have for ``parameter``."""
+        for ours, theirs in self.names.items():
+            parameter = f".{parameter}".replace(f".{ours}.", f".{theirs}.")[1:]
+        return parameter
 
 
 #: By ``model_type``.
@@ -69,6 +85,26 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
             scaled_embedding=True,
             scaled_scores=True,
             capped_logits=True,
+        ),
+        "lfm2": Family(
+            windows="by layer type",
+            query_key_norms=True,
+            short_convolutions=True,
+            adjusted_mlp=True,
+            activation="silu",
+            names=MappingProxyType(
+                {
+                    "self_attn.o_proj": "self_attn.out_proj",
+                    "self_attn.q_norm": "self_attn.q_layernorm",
+                    "self_attn.k_norm": "self_attn.k_layernorm",
+                    "mlp.gate_proj": "feed_forward.w1",
+                    "mlp.up_proj": "feed_forward.w3",
+                    "mlp.down_proj": "feed_forward.w2",
+                    "input_layernorm": "operator_norm",
+                    "post_attention_layernorm": "ffn_norm",
+                    "model.norm": "model.embedding_norm",
+                }
+            ),
         ),
         "llama": Family(),
         "mistral": Family(windows="all"),

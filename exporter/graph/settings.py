@@ -17,7 +17,9 @@ from exporter.graph.rotary import Rotary
 
 #: The key that carries the graph's length beside the model's own.
 CONTEXT_KEY = "tabwright_context_length"
-_SLIDING = "sliding_attention"
+#: LFM2 has 3.
+_MOST_TAPS = 64
+_SLIDING, _CONVOLUTION = "sliding_attention", "conv"
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,34 @@ class Layer:
     rotary: str | None
 
 
+@dataclass(frozen=True)
+class Convolution:
+    """What a short convolution does in a layer, in attention's place.
+
+    Attributes:
+        taps: positions that it reaches, the new one included.
+        bias: its filter and its projections have biases.
+    """
+
+    taps: int
+    bias: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what no filter has.
+
+        Raises:
+            ValueError: it reaches no other position, or too many for a state.
+        """
+        if not 2 <= self.taps <= _MOST_TAPS:
+            raise ValueError(f"a convolution over {self.taps} positions")
+
+
 @dataclass
 class DecoderSettings(mobius.CausalLMConfig):  # type: ignore[misc]
     """mobius's config, and what our decoder needs besides."""
 
     family: Family = field(default_factory=Family)
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[Layer | Convolution, ...] = ()
     rotaries: dict[str, Rotary] = field(default_factory=dict)
     context_length: int = 0
     attention_scale: float = 1.0
@@ -72,8 +96,11 @@ class DecoderSettings(mobius.CausalLMConfig):  # type: ignore[misc]
             attn_qkv_bias=bias or family.query_key_value_bias,
             output_bias=bias and not family.query_key_value_bias,
             mlp_bias=bool(getattr(config, "mlp_bias", False)),
-            # Where a config has both, its class obeys this one.
-            hidden_act=getattr(config, "hidden_activation", None) or config.hidden_act,
+            intermediate_size=_mlp_width(config) if family.adjusted_mlp else base.intermediate_size,
+            # Where a config has both, its class obeys the first.
+            hidden_act=getattr(config, "hidden_activation", None)
+            or family.activation
+            or config.hidden_act,
         )
         return settings
 
@@ -92,21 +119,38 @@ def _rotaries(config: Any, head_dim: int) -> dict[str, Rotary]:
     }
 
 
-def _layers(config: Any, family: Family, rotaries: dict[str, Rotary]) -> tuple[Layer, ...]:
+def _mlp_width(config: Any) -> int:
+    """``intermediate_size`` as Lfm2MLP adjusts it: two thirds, scaled, rounded up."""
+    width = int(config.intermediate_size)
+    if not config.block_auto_adjust_ff_dim:
+        return width
+    width = int(2 * width / 3)
+    if config.block_ffn_dim_multiplier is None:
+        return width
+    multiple = int(config.block_multiple_of)
+    return multiple * -(-int(config.block_ffn_dim_multiplier * width) // multiple)
+
+
+def _layers(
+    config: Any, family: Family, rotaries: dict[str, Rotary]
+) -> tuple[Layer | Convolution, ...]:
     count = config.num_hidden_layers
     window = getattr(config, "sliding_window", None)
     default = _SLIDING if family.windows == "all" and window else "full_attention"
     kinds = [default] * count
     if family.windows == "by layer type":
         kinds = list(config.layer_types)
-    unknown = set(kinds) - {_SLIDING, "full_attention"}
+    known = {_SLIDING, "full_attention"} | ({_CONVOLUTION} if family.short_convolutions else set())
+    unknown = set(kinds) - known
     if unknown or len(kinds) != count:
         raise ValueError(f"layer_types names {sorted(unknown)} in {len(kinds)} of {count} layers")
     if _SLIDING in kinds and not (isinstance(window, int) and 0 < window < 1 << 31):
         raise ValueError(f"a sliding window of {window} positions")
     rotated = config.no_rope_layers if family.unrotated_layers else [1] * count
     return tuple(
-        Layer(
+        Convolution(config.conv_L_cache, config.conv_bias)
+        if kind == _CONVOLUTION
+        else Layer(
             window=window if kind == _SLIDING else None,
             rotary=(kind if kind in rotaries else "all") if rotated[index] else None,
         )

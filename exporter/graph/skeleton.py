@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from exporter.checkpoint.errors import UnsupportedArchitecture
 from exporter.graph.decoder import Decoder
 from exporter.graph.families import FAMILIES
 from exporter.graph.settings import CONTEXT_KEY
+from exporter.graph.task import Generation
 from manifests.errors import BadInput
 
 _DTYPES = {"float32": "f32", "float16": "f16"}
 _EP = "tabwright"
+_OTHERS = "and with --graph optimum what optimum-onnx knows"
 
 # GroupQueryAttention with rotary embedding inside, as both of onnxruntime-web's
 # providers have it; q, k and v stay apart, since each linear carries codes of its own.
@@ -53,7 +54,7 @@ def check_architecture(path: Path, model_type: str) -> None:
         UnsupportedArchitecture: names it, and what is supported.
     """
     if model_type not in FAMILIES:
-        raise UnsupportedArchitecture(path, model_type, FAMILIES)
+        raise UnsupportedArchitecture(path, model_type, (*FAMILIES, _OTHERS))
 
 
 def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_length: int) -> ir.Model:
@@ -64,7 +65,7 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
         config: what it holds, without ``quantization_config``.
         dtype: ``float32`` or ``float16``, of the activations.
         context_length: positions that the rotary tables reach at most; see
-            :func:`read_layout` for those that they do.
+            :func:`reached_context` for those that they do.
 
     Raises:
         GraphUndeclared: the config is not one that the architecture can have.
@@ -75,7 +76,7 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
         try:
             package = mobius.build(
                 folder,
-                task="text-generation",
+                task=Generation(),
                 module_class=Decoder,
                 dtype=_DTYPES[dtype],
                 load_weights=False,
@@ -87,33 +88,20 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
             raise GraphUndeclared(path, reason[0]) from error
     model: ir.Model = package["model"]
     model.graph.name = str(config["model_type"])
+    family = FAMILIES[config["model_type"]]
+    for weight in list(model.graph.initializers.values()):
+        weight.name = family.rename(str(weight.name))
     return model
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What feeds a graph: the shape of its cache, and how long a text it is right for."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    context_length: int
-
-
-def read_layout(skeleton: ir.Model, context_length: int) -> Layout:
-    """The layout of a graph that was declared for ``context_length``."""
-    caches = [v.shape for v in skeleton.graph.inputs if str(v.name).startswith("past_key_values")]
-    # The page's KV cache has one shape for all layers; so have all of our families.
-    ((kv_heads, head_dim),) = {(shape[1], shape[3]) for shape in caches if shape is not None}
-    assert isinstance(kv_heads, int)
-    assert isinstance(head_dim, int)
+def reached_context(skeleton: ir.Model, context_length: int) -> int:
+    """Positions that a graph declared for ``context_length`` is right for."""
     reaches = [
         value.shape[0]
         for name, value in skeleton.graph.initializers.items()
         if name.endswith(".cosines") and value.shape is not None
     ]
-    reached = min((n for n in reaches if isinstance(n, int)), default=context_length)
-    return Layout(len(caches) // 2, kv_heads, head_dim, reached)
+    return min((n for n in reaches if isinstance(n, int)), default=context_length)
 
 
 def weight_shapes(skeleton: ir.Model) -> dict[str, tuple[int, ...]]:

@@ -6,24 +6,13 @@ import onnx_ir as ir
 
 from exporter.lower.errors import GraphUnexpected
 from exporter.lower.weights import integers
+from manifests.bundle import State
 
-#: mobius's symbolic dimensions -> the names that transformers.js looks for.
-DIMENSIONS = {
-    "batch": "batch_size",
-    "sequence_len": "sequence_length",
-    "past_seq_len + seq_len": "total_sequence_length",
-    "past_sequence_len": "past_sequence_length",
-    "past_sequence_len + sequence_len": "total_sequence_length",
-}
 KEEP = "num_logits_to_keep"
 LOGITS = "logits"
+#: What may stand between the head's product and the logits: all work value by value.
+_AFTER_HEAD = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Tanh"})
 _INT64_MAX = (1 << 63) - 1
-
-
-def name_dimensions(model: ir.Model) -> None:
-    """Rename the symbolic dimensions of inputs and outputs."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        value.shape = ir.Shape([_renamed(dim) for dim in _shape(value)])
 
 
 def keep_last_logits(model: ir.Model) -> None:
@@ -35,8 +24,8 @@ def keep_last_logits(model: ir.Model) -> None:
         GraphUnexpected: the logits do not come from a product.
     """
     graph = model.graph
-    logits = next(value for value in graph.outputs if value.name == LOGITS)
-    head = _head(logits)
+    logits = find_logits(graph)
+    head = find_head(logits)
     keep = ir.Value(name=KEEP, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
     graph.inputs.append(keep)
     shaped = ir.node("Reshape", [keep, integers(graph, f"{KEEP}.vector", [-1])])
@@ -48,29 +37,65 @@ def keep_last_logits(model: ir.Model) -> None:
         node.outputs[0].name = f"{KEEP}.{name}"
     graph.insert_before(head, [shaped, start, kept])
     head.replace_input_with(0, kept.outputs[0])
-    batch, _, vocabulary = _shape(logits)
+    batch, _, vocabulary = shape_of(logits)
     logits.shape = ir.Shape([batch, ir.SymbolicDim("kept_positions"), vocabulary])
 
 
-def _shape(value: ir.Value) -> list[int | ir.SymbolicDim]:
+def describe_states(model: ir.Model) -> tuple[State, ...]:
+    """What the graph hands from one call to the next: its ``past`` and ``present`` values.
+
+    They stand in one order among inputs and outputs.
+    """
+    pasts = [value for value in model.graph.inputs if _called(value, "past")]
+    presents = [value for value in model.graph.outputs if _called(value, "present")]
+    return tuple(
+        State.model_validate(
+            {
+                "input": past.name,
+                "output": present.name,
+                "dtype": "float16" if past.dtype == ir.DataType.FLOAT16 else "float32",
+                "shape": [dim if isinstance(dim, int) else dim.value for dim in shape_of(past)],
+            }
+        )
+        for past, present in zip(pasts, presents, strict=True)
+    )
+
+
+def _called(value: ir.Value, prefix: str) -> bool:
+    return str(value.name).startswith(prefix)
+
+
+def shape_of(value: ir.Value) -> list[int | ir.SymbolicDim]:
+    """The dimensions of an input or output.
+
+    Raises:
+        GraphUnexpected: it has none.
+    """
     if value.shape is None:
         raise GraphUnexpected(f"{value.name} has no shape")
     return list(value.shape)
 
 
-def _renamed(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
-    if isinstance(dim, int):
-        return dim
-    if dim.value not in DIMENSIONS:
-        raise GraphUnexpected(f"unknown dimension {dim.value}")
-    return ir.SymbolicDim(DIMENSIONS[dim.value])
+def find_logits(graph: ir.Graph) -> ir.Value:
+    """The graph's logits [batch, positions, vocabulary]."""
+    return next(value for value in graph.outputs if value.name == LOGITS)
 
 
-def _head(logits: ir.Value) -> ir.Node:
-    """The product nearest to the logits; soft caps and casts may stand between."""
-    value: ir.Value | None = logits
-    while value is not None and (node := value.producer()) is not None:
-        if "MatMul" in node.op_type:
-            return node
-        value = node.inputs[0]
-    raise GraphUnexpected("no product above the logits")
+def find_head(logits: ir.Value) -> ir.Node:
+    """The product whose values are the logits; soft caps and casts may stand between.
+
+    Raises:
+        GraphUnexpected: there is none.
+    """
+    node = logits.producer()
+    while node is not None and node.op_type in _AFTER_HEAD:
+        node = next(filter(None, (_maker(value) for value in node.inputs)), None)
+    if node is None or "MatMul" not in node.op_type:
+        raise GraphUnexpected("no product above the logits")
+    return node
+
+
+def _maker(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes ``value``; None for a weight or a constant."""
+    node = None if value is None else value.producer()
+    return None if node is None or node.op_type == "Constant" else node

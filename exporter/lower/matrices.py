@@ -62,11 +62,14 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
 def lower_vectors(model: ir.Model, target: Target, store: StoredWeights) -> None:
     """Put norms and biases in place, cast to the target's activations.
 
-    A vector that the skeleton keeps in float32 whatever the activations are stays so.
+    A vector that the skeleton keeps in float32 whatever the activations are stays so; one
+    that it has no use for is in the bundle for its ledger only.
     """
     graph = model.graph
     for vector in store.vectors:
         weight = graph.initializers.pop(vector.name)
+        if not weight.uses():
+            continue
         wanted = "float32" if weight.dtype == ir.DataType.FLOAT else target.activation_dtype
         value = floats(graph, vector.name, vector.values, vector.dtype, wanted, vector.shape)
         weight.replace_all_uses_with(value)

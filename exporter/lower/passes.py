@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Literal
+
 import onnx_ir as ir
 
-from exporter.lower.interface import keep_last_logits, name_dimensions
+from exporter.lower.interface import keep_last_logits
 from exporter.lower.matrices import lower_matrices, lower_vectors
+from exporter.lower.resident import stay_resident
 from exporter.write.store import StoredWeights
 from targets import Target
 
+Kind = Literal["conventional", "resident"]
+_INTERFACES: MappingProxyType[Kind, Callable[[ir.Model], None]] = MappingProxyType(
+    {"conventional": keep_last_logits, "resident": stay_resident}
+)
 
-def lower(skeleton: ir.Model, target: Target, store: StoredWeights) -> ir.Model:
-    """Turn a float skeleton into the graph that ``target`` runs, over ``store``'s weights.
 
-    The skeleton is left as it was.
+def lower(
+    skeleton: ir.Model, target: Target, store: StoredWeights, kind: Kind = "conventional"
+) -> ir.Model:
+    """Turn a float skeleton into a graph that ``target`` runs, over ``store``'s weights.
+
+    The skeleton is left as it was.  ``kind`` says what the graph is fed and gives: see
+    docs/architecture.md.
 
     Raises:
         GraphUnexpected: the skeleton has a part that no pass knows.
     """
     model = skeleton.clone()
-    name_dimensions(model)
-    keep_last_logits(model)
+    _INTERFACES[kind](model)
     lower_matrices(model, target, store)
     lower_vectors(model, target, store)
     return model

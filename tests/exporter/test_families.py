@@ -29,50 +29,12 @@ from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import edit_config
 from tests.decoder import Decoder
-from tests.families import FAMILY_CASES, WINDOW, write_family
+from tests.families import FAMILY_CASES, IN_BROWSER, PLAIN, WINDOW, write_family
 
 Factory = Callable[[str], Path]
 IDS = np.random.default_rng(7).integers(3, 512, 3 * WINDOW)
 STEPS = (slice(0, 10), slice(10, 37), *(slice(i, i + 1) for i in range(37, len(IDS))))
 BOTH = (TARGETS["webgpu-q4"], TARGETS["wasm-q4"])
-#: What WebGPU's provider, or the CPU's for sizes and masks, was seen to compute rightly.
-OPERATORS = frozenset(
-    {
-        "Add",
-        "And",
-        "Cast",
-        "Concat",
-        "Constant",
-        "Div",
-        "Gather",
-        "GatherBlockQuantized",
-        "Gelu",
-        "GreaterOrEqual",
-        "GroupQueryAttention",
-        "Less",
-        "MatMul",
-        "MatMulNBits",
-        "Mul",
-        "Neg",
-        "RMSNormalization",
-        "Range",
-        "ReduceSum",
-        "Reshape",
-        "RotaryEmbedding",
-        "Shape",
-        "Sigmoid",
-        "SkipSimplifiedLayerNormalization",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +90,9 @@ def test_logits_equal_transformers(case: str, checkpoint_of: Factory, bundle_of:
             np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
 
 
-@pytest.mark.parametrize("case", ["gemma2", "gemma3_text-w4a16", "phi3", "smollm3", "qwen2"])
+@pytest.mark.parametrize(
+    "case", ["gemma2", "gemma3_text-w4a16", "lfm2", "phi3", "smollm3", "qwen2"]
+)
 def test_other_targets_too(case: str, checkpoint_of: Factory, page: Path, tmp_path: Path) -> None:
     tolerances = {"webgpu-q4f16": 5e-2, "webgpu-q8": 1e-3}
     bundle = tmp_path / "bundle"
@@ -139,21 +103,48 @@ def test_other_targets_too(case: str, checkpoint_of: Factory, page: Path, tmp_pa
             assert np.abs(logits - expected).max() < tolerance
 
 
+@pytest.mark.parametrize("case", ["lfm2", "lfm2-biases"])
+def test_short_convolutions_begin_with_one_token(case: str, bundle_of: Factory) -> None:
+    for target in ("webgpu-q4", "wasm-q4"):
+        decoder = Decoder(bundle_of(case), target)
+        stepped = np.concatenate([decoder.step(IDS[i : i + 1], keep=0) for i in range(8)])
+        whole = Decoder(bundle_of(case), target).step(IDS[:8], keep=0)
+        np.testing.assert_allclose(stepped, whole, atol=1e-4)
+
+
 def test_each_family_has_a_case() -> None:
     assert {tiny.model_type for tiny in FAMILY_CASES.values()} == set(FAMILIES)
-    compressed = {tiny.model_type for tiny in FAMILY_CASES.values() if tiny.scheme}
+    compressed = {tiny.model_type for tiny in FAMILY_CASES.values() if tiny.scheme != PLAIN}
     assert compressed == set(FAMILIES)
 
 
+def _kernels(bundle: Path) -> set[tuple[str, ...]]:
+    """Operators, with the attributes and optional inputs that they are given."""
+    graph = ir.load(bundle / "onnx" / "model_q4.onnx").graph
+    return {
+        (node.op_type, *sorted(node.attributes), *(str(v is not None) for v in node.inputs))
+        for node in graph
+        if node.op_type not in ("Concat", "Constant")
+    }
+
+
+@pytest.fixture(scope="module")
+def compared(bundle_of: Factory) -> set[tuple[str, ...]]:
+    """The kernels that tests/browser/test_families.py runs."""
+    return set().union(*(_kernels(bundle_of(case)) for case in IN_BROWSER))
+
+
 @pytest.mark.parametrize("case", FAMILY_CASES)
-def test_only_operators_that_browsers_run(case: str, bundle_of: Factory) -> None:
+def test_only_kernels_that_are_compared_in_a_browser(
+    case: str, bundle_of: Factory, compared: set[tuple[str, ...]]
+) -> None:
+    assert _kernels(bundle_of(case)) - compared == set()
     graph = ir.load(bundle_of(case) / "onnx" / "model_q4.onnx").graph
-    assert {node.op_type for node in graph} <= OPERATORS
     # WebGPU's GroupQueryAttention ignores it: onnxruntime-web 1.30.
     assert not any("softcap" in node.attributes for node in graph)
 
 
-@pytest.mark.parametrize("case", [name for name, tiny in FAMILY_CASES.items() if tiny.scheme])
+@pytest.mark.parametrize("case", [n for n, tiny in FAMILY_CASES.items() if tiny.scheme != PLAIN])
 def test_codes_are_carried_in_every_family(case: str, bundle_of: Factory) -> None:
     rows = read_manifest(bundle_of(case)).weights["q4"].tensors
     assert {row.outcome for row in rows if row.role in ("linear", "float")} == {"exact"}
@@ -204,6 +195,35 @@ def test_settings_that_no_graph_has(
 ) -> None:
     checkpoint = tmp_path / "strange"
     shutil.copytree(checkpoint_of("gemma2"), checkpoint)
+    edit_config(checkpoint, **changes)
+    with pytest.raises(TabwrightError, match=says) as caught:
+        export(checkpoint, (TARGETS["wasm-q4"],), tmp_path / "out", runtime=page)
+    assert caught.value.code == "graph-undeclared"
+
+
+_EIGHT = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "says"),
+    [
+        ("phi3-partial", {"rope_parameters": _EIGHT}, "rotations of 8 values"),
+        ("lfm2", {"conv_L_cache": 1}, "a convolution over 1 positions"),
+        ("lfm2", {"conv_L_cache": 1 << 40}, "a convolution over"),
+        ("lfm2", {"block_multiple_of": 0}, "by zero"),
+        ("llama-yarn", {"layer_types": ["conv", "conv"], "model_type": "qwen3"}, "layer_types"),
+    ],
+)
+def test_settings_that_no_kernel_takes(
+    case: str,
+    changes: dict[str, Any],
+    says: str,
+    checkpoint_of: Factory,
+    page: Path,
+    tmp_path: Path,
+) -> None:
+    checkpoint = tmp_path / "strange"
+    shutil.copytree(checkpoint_of(case), checkpoint)
     edit_config(checkpoint, **changes)
     with pytest.raises(TabwrightError, match=says) as caught:
         export(checkpoint, (TARGETS["wasm-q4"],), tmp_path / "out", runtime=page)
