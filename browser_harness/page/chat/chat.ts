@@ -43,14 +43,11 @@ function mebibytes(bytes: number): string {
 
 function progressView(): (progress: Progress) => void {
   const bar = find<HTMLProgressElement>("bar");
-  let begun: { at: number; done: number } | undefined;
-  return ({ phase, done, total, file }) => {
+  return ({ phase, done, total, file, bytesPerSecond = 0, secondsLeft = 0 }) => {
     let line = PHASES[phase];
     if (phase === "download") {
-      begun ??= { at: performance.now(), done };
-      const seconds = (performance.now() - begun.at) / 1000;
-      const rate = seconds > 0 ? (done - begun.done) / seconds : 0;
-      line += ` ${file}: ${mebibytes(done)} of ${mebibytes(total)} MiB, ${mebibytes(rate)} MiB/s`;
+      line += ` ${file}: ${mebibytes(done)} of ${mebibytes(total)} MiB, ${mebibytes(bytesPerSecond)} MiB/s`;
+      line += `, ${Math.ceil(secondsLeft)} s left`;
     } else if (phase === "stored") {
       line += `: ${mebibytes(done)} of ${mebibytes(total)} MiB`;
     }
@@ -140,8 +137,6 @@ async function start(): Promise<void> {
   );
   find("loading").hidden = true;
   connect(model);
-  // Asks the browser not to evict the weights when disk space runs short; it may decline.
-  await navigator.storage.persist();
 }
 
 navigator.serviceWorker?.register("sw.js").catch(showError);

@@ -1,15 +1,21 @@
+import { countGpuCalls } from "./gpu_calls.ts";
+import type { GpuCalls } from "./schema.ts";
+
 /** Live and highest bytes in GPU buffers, and the WASM heaps, from hooks on the constructors. */
 export interface MemoryMeter {
   readonly gpuBytes: number;
   readonly gpuPeakBytes: number;
   readonly wasmHeapBytes: number;
+  readonly gpuCalls: GpuCalls;
 }
 
 /** Must run before any module that makes buffers or memories is imported. */
 export function installHooks(): MemoryMeter {
   const gpu = "GPUDevice" in globalThis ? hookBuffers() : { live: 0, peak: 0 };
   const memories = hookMemories();
+  const gpuCalls = countGpuCalls();
   return {
+    gpuCalls,
     get gpuBytes() {
       return gpu.live;
     },

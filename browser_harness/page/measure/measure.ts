@@ -1,9 +1,19 @@
 /** What the harness calls, as `window.tabwrightMeasure`: JSON in, JSON out (manifests/page.py). */
 import type * as Runtime from "../runtime/index.ts";
 import { toBase64 } from "./base64.ts";
+import { chancesOf, type Wanted } from "./chances.ts";
 import { installHooks } from "./hooks.ts";
 import { loadResult } from "./result.ts";
-import type { GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory } from "./schema.ts";
+import type {
+  GenerateResult,
+  GpuCalls,
+  LoadRequest,
+  LoadResult,
+  LogitsBlock,
+  PageMemory,
+  TokenChance,
+} from "./schema.ts";
+import { generateUntil } from "./until.ts";
 
 /** Only an error's message crosses to the harness, so the code is in it too. */
 function failure(code: string, message: string, cause?: unknown): Error {
@@ -30,19 +40,22 @@ const methods = {
   async load(request: LoadRequest): Promise<LoadResult> {
     const { load } = await runtime;
     model = await load(request.manifest_url, {
+      // The hooks see this thread only.
+      worker: false,
       target: request.target,
       threads: request.threads,
       deviceFeatures: request.device_features,
+      loop: request.loop,
     });
     return loadResult(model.info);
   },
 
   async tokenize(texts: readonly string[]): Promise<number[][]> {
-    return texts.map((text) => loaded().tokenizer.encode(text));
+    return await Promise.all(texts.map((text) => loaded().tokenize(text)));
   },
 
   async chat(messages: readonly Runtime.Message[]): Promise<Runtime.RenderedChat> {
-    return loaded().tokenizer.applyChatTemplate(messages);
+    return await loaded().render(messages);
   },
 
   async generate(
@@ -57,7 +70,20 @@ const methods = {
       tokens.push(token);
       at_ms.push(atMs);
     }
-    return { tokens, text: loaded().tokenizer.decode(tokens), at_ms };
+    return { tokens, text: await loaded().detokenize(tokens), at_ms };
+  },
+
+  async generateUntil(
+    prompt: readonly number[],
+    maxNewTokens: number,
+    stops: readonly string[],
+    stopTokens: readonly number[],
+  ): Promise<GenerateResult> {
+    return await generateUntil(loaded(), prompt, maxNewTokens, stops, stopTokens);
+  },
+
+  async logprobs(tokens: readonly number[], wanted: readonly Wanted[]): Promise<TokenChance[]> {
+    return await chancesOf(loaded().score(tokens), wanted);
   },
 
   /** Begins to score `tokens`; a scoring that was not read to its end is dropped. */
@@ -83,6 +109,10 @@ const methods = {
       gpu_bytes: meter.gpuBytes,
       gpu_peak_bytes: meter.gpuPeakBytes,
     };
+  },
+
+  async gpuCalls(): Promise<GpuCalls> {
+    return { ...meter.gpuCalls };
   },
 
   async dispose(): Promise<void> {

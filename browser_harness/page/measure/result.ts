@@ -3,11 +3,12 @@ import type { LoadResult } from "./schema.ts";
 
 /** What the harness is told about a load. */
 export function loadResult(info: LoadedFacts): LoadResult {
-  const { timings, adapter, software, notes, threads, onnxruntimeWeb } = info;
+  const { timings, adapter, software, loop, notes, threads, onnxruntimeWeb } = info;
   return {
     timings,
     ...(adapter ? { adapter } : {}),
     software,
+    loop,
     notes,
     threads,
     cross_origin_isolated: crossOriginIsolated,

@@ -20,16 +20,33 @@ export interface GenerateResult {
 }
 
 /**
+ * What the page has asked of the GPU since its beginning.
+ *
+ * ``buffer_bytes`` were allocated, whether or not they still are; ``read_bytes`` were
+ * mapped to be read by the page.
+ */
+export interface GpuCalls {
+  readonly dispatches: number;
+  readonly submits: number;
+  readonly bind_groups: number;
+  readonly buffers: number;
+  readonly buffer_bytes: number;
+  readonly read_bytes: number;
+}
+
+/**
  * Load ``target`` of the bundle at ``manifest_url``.
  *
  * ``device_features``: ``needed`` asks the GPU device for the target's features
- * only; ``all`` for every feature the adapter has.
+ * only; ``all`` for every feature the adapter has.  ``loop``: how tokens are made on a
+ * GPU; ``resident`` stays on it where that is possible.
  */
 export interface LoadRequest {
   readonly manifest_url: string;
   readonly target: string;
   readonly threads: number;
   readonly device_features: "needed" | "all";
+  readonly loop: "resident" | "plain";
 }
 
 /**
@@ -43,6 +60,7 @@ export interface LoadResult {
   readonly timings: LoadTimings;
   readonly adapter?: Adapter;
   readonly software: boolean;
+  readonly loop: "resident" | "plain";
   readonly notes: readonly string[];
   readonly threads: number;
   readonly cross_origin_isolated: boolean;
@@ -87,4 +105,10 @@ export interface PageMemory {
   readonly wasm_heap_bytes: number;
   readonly gpu_bytes: number;
   readonly gpu_peak_bytes: number;
+}
+
+/** How likely a token was where it was asked for (nats), and which was the likeliest there. */
+export interface TokenChance {
+  readonly logprob: number;
+  readonly likeliest: number;
 }

@@ -28,7 +28,8 @@ export type ErrorCode =
   | "template-failed"
   | "template-missing"
   | "tokenizer-invalid"
-  | "truncated";
+  | "truncated"
+  | "worker-failed";
 
 /** Every failure that a user of the runtime can meet; `message` names the file or thing. */
 export class TabwrightError extends Error {

@@ -1,8 +1,6 @@
 import { reason, TabwrightError } from "./errors.ts";
 import { ort } from "./ort.ts";
-import type { Model as ModelFacts } from "./schema.ts";
-
-const PAST = /^past_key_values\.(\d+\.(?:key|value))$/;
+import type { State } from "./schema.ts";
 
 /** Logits of the last `rows` positions fed: float32 [rows, vocabulary], row by row. */
 export interface Logits {
@@ -11,42 +9,37 @@ export interface Logits {
   readonly data: Float32Array;
 }
 
-/** The names of the growing cache's outputs, in the conventional graph. */
-export function presentNames(layers: number): string[] {
-  return Array.from({ length: layers }, (_, layer) => [`present.${layer}.key`, `present.${layer}.value`]).flat();
-}
-
 /**
- * The conventional graph with its growing cache. Inputs are fed by name, so a
- * graph may leave out what it does not use; an input of another name is refused.
+ * The conventional graph, and what it hands from one call to the next as the manifest
+ * describes it. Inputs are fed by name, so a graph may leave out what it does not use;
+ * an input of another name is refused.
  */
 export class Forward {
   readonly #session: ort.InferenceSession;
-  readonly #facts: ModelFacts;
-  readonly #dtype: "float16" | "float32";
+  readonly #states: readonly State[];
   readonly #lost: Promise<never> | undefined;
+  /** By the input's name; empty until the first step. */
   #past = new Map<string, ort.Tensor>();
   #length = 0;
 
   /** @throws TabwrightError `graph-unsupported` naming the input that is not known. */
   constructor(
     session: ort.InferenceSession,
-    facts: ModelFacts,
-    dtype: "float16" | "float32",
+    states: readonly State[],
     lost: Promise<never> | undefined,
   ) {
     const known = ["input_ids", "attention_mask", "num_logits_to_keep", "position_ids"];
-    const unknown = session.inputNames.find((name) => !known.includes(name) && !PAST.test(name));
+    known.push(...states.map(({ input }) => input));
+    const unknown = session.inputNames.find((name) => !known.includes(name));
     if (unknown !== undefined) {
       throw new TabwrightError("graph-unsupported", `the graph wants '${unknown}', which is not known`);
     }
     this.#session = session;
-    this.#facts = facts;
-    this.#dtype = dtype;
+    this.#states = states;
     this.#lost = lost;
   }
 
-  /** Positions in the cache. */
+  /** Positions fed since the start or the last {@link reset}. */
   get length(): number {
     return this.#length;
   }
@@ -59,19 +52,17 @@ export class Forward {
   }
 
   /**
-   * Feeds `tokens` after those in the cache.
+   * Feeds `tokens` after those that were fed before.
    *
    * @param keep how many of the last positions to return logits of; 0 means all.
-   * @throws TabwrightError `run-failed` or `device-lost`; the cache is then unusable
+   * @throws TabwrightError `run-failed` or `device-lost`; the states are then unusable
    *   until {@link reset}.
    */
   async step(tokens: readonly number[], keep: number): Promise<Logits> {
     const outputs = await this.#run(this.#feeds(tokens, keep));
-    const next = new Map<string, ort.Tensor>();
-    for (const name of this.#session.inputNames) {
-      const entry = PAST.exec(name)?.[1];
-      if (entry !== undefined) next.set(name, outputs[`present.${entry}`] as ort.Tensor);
-    }
+    const next = new Map(
+      this.#states.map(({ input, output }) => [input, outputs[output] as ort.Tensor]),
+    );
     const { length } = this;
     this.reset();
     this.#past = next;
@@ -96,22 +87,32 @@ export class Forward {
   }
 
   #feeds(tokens: readonly number[], keep: number): Record<string, ort.Tensor> {
-    const { kv_heads, head_dim } = this.#facts;
     const total = this.#length + tokens.length;
     const make: Record<string, () => ort.Tensor> = {
+      ...Object.fromEntries(
+        this.#states.map((state) => [state.input, () => this.#past.get(state.input) ?? zeros(state)]),
+      ),
       input_ids: () => int64(tokens, [1, tokens.length]),
       attention_mask: () => new ort.Tensor("int64", new BigInt64Array(total).fill(1n), [1, total]),
       num_logits_to_keep: () => int64([keep], []),
       position_ids: () => int64(Array.from(tokens, (_, i) => this.#length + i), [1, tokens.length]),
     };
-    const empty = () =>
-      this.#dtype === "float16"
-        ? new ort.Tensor("float16", new Uint16Array(0), [1, kv_heads, 0, head_dim])
-        : new ort.Tensor("float32", new Float32Array(0), [1, kv_heads, 0, head_dim]);
     return Object.fromEntries(
-      this.#session.inputNames.map((name) => [name, make[name]?.() ?? this.#past.get(name) ?? empty()]),
+      this.#session.inputNames.map((name) => [name, (make[name] as () => ort.Tensor)()]),
     );
   }
+}
+
+/** Sizes of a state's symbolic axes before anything is fed. */
+const AT_FIRST = { batch_size: 1, past_sequence_length: 0 } as const;
+
+/** What the first call gets for `state`. */
+function zeros(state: State): ort.Tensor {
+  const dims = state.shape.map((axis) => (typeof axis === "number" ? axis : AT_FIRST[axis]));
+  const count = dims.reduce((product, size) => product * size, 1);
+  return state.dtype === "float16"
+    ? new ort.Tensor("float16", new Uint16Array(count), dims)
+    : new ort.Tensor("float32", new Float32Array(count), dims);
 }
 
 function int64(values: readonly number[], dims: readonly number[]): ort.Tensor {

@@ -1,15 +1,28 @@
 /** Runs a tabwright bundle in a browser tab. */
-export { type ErrorCode, TabwrightError } from "./errors.ts";
-export { load, type LoadOptions } from "./load.ts";
+import { Host, type Port } from "./host.ts";
+import { WORKER_NAME } from "./wire.ts";
+
 export type {
+  Choice,
+  FinishReason,
   GeneratedToken,
   GenerateOptions,
   LoadedFacts,
+  LogprobOptions,
   Model,
   Prompt,
   ScoredBlock,
-} from "./model.ts";
+  ScoreOptions,
+  TokenLogprob,
+} from "./api.ts";
+export { type ErrorCode, TabwrightError } from "./errors.ts";
+export { load, type OpenOptions } from "./open.ts";
 export type { Progress, ProgressPhase } from "./obtain.ts";
+export { type ChatCompletion, type ChatCompletionChunk, type ChatRequest, openai, type Usage } from "./openai.ts";
 export type { SamplingOptions } from "./sampling.ts";
 export { clearStore } from "./store.ts";
-export type { Message, RenderedChat, Tokenizer } from "./tokenizer.ts";
+export type { Message, RenderedChat } from "./tokenizer.ts";
+
+// The worker that `load` starts runs this very module.
+const here = globalThis as unknown as Port & { readonly name?: string };
+if (!("document" in globalThis) && here.name === WORKER_NAME) new Host(here);

@@ -1,7 +1,7 @@
+import type { LoadedFacts, Model } from "./api.ts";
 import { browserTransport } from "./connection.ts";
 import { requestAdapter, requestGpu } from "./device.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
-import { Forward, presentNames } from "./forward.ts";
 import {
   findTarget,
   type Manifest,
@@ -12,9 +12,10 @@ import {
   shardsOf,
   type TargetEntry,
 } from "./manifest.ts";
-import { type LoadedFacts, Model } from "./model.ts";
+import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
-import { createSession, type ort, ortVersion, prepareOrt, requireJspi, usableThreads } from "./ort.ts";
+import { type LoopOptions, type OpenLoop, openLoop } from "./open_loop.ts";
+import { ortVersion, prepareOrt, requireJspi, usableThreads } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
 import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";
 import { SteadyBlob } from "./steady.ts";
@@ -23,10 +24,7 @@ import { sweep } from "./sweep.ts";
 import { chooseTarget } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
-/** Tokens per prefill step; SwiftShader computes longer ones wrongly. */
-const PREFILL = { software: 16, other: 512 } as const;
-
-export interface LoadOptions {
+export interface LoadOptions extends LoopOptions {
   /** Default: what this device runs best; `Model.info.because` tells why. */
   readonly target?: string | undefined;
   /** CPU threads; more than one needs a cross-origin isolated page. */
@@ -40,16 +38,20 @@ export interface LoadOptions {
 }
 
 /**
- * Loads the bundle whose manifest is at `manifestUrl`. Every byte is verified
- * before a session exists; with the network off the stored copy is used.
+ * Loads the bundle whose manifest is at `manifestUrl` in this thread. Every byte is
+ * verified before a session exists; with the network off the stored copy is used.
  *
+ * @param notes receives a sentence for whatever could not be done as asked; they end in `info`.
  * @throws TabwrightError, typed by its `code`; nothing half-made is left behind, but
  *   verified chunks stay for the next attempt.
  */
-export async function load(manifestUrl: string, options: LoadOptions = {}): Promise<Model> {
+export async function loadHere(
+  manifestUrl: string,
+  options: LoadOptions = {},
+  notes: string[] = [],
+): Promise<Model> {
   const start = performance.now();
   const onProgress = options.onProgress ?? (() => undefined);
-  const notes: string[] = [];
   requireJspi();
   if (!isSecureContext) {
     throw new TabwrightError("insecure-context", "digests need a secure page: https, or http on localhost");
@@ -67,9 +69,9 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
     entry.execution_provider === "webgpu"
       ? await requestGpu(await requestAdapter(), entry, options.deviceFeatures ?? "needed")
       : undefined;
-  let opened: ort.InferenceSession | undefined;
+  let opened: OpenLoop | undefined;
   const release = async () => {
-    await opened?.release();
+    await opened?.session.release();
     gpu?.destroy();
   };
   try {
@@ -84,7 +86,7 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
     });
     const pageFiles = needed.filter((file) => PAGE_FILES.has(file.path));
     await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
-    const { session, tokenizer, threads, sessionStart, changed } = await store.whileUsing(async () => {
+    const { loop, kind, tokenizer, threads, sessionStart, changed } = await store.whileUsing(async () => {
       const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
       const changed = obtainer.lasting && !offline && (await keepManifest(store, url, bytes, notes));
       throwIfAborted(options.signal);
@@ -95,17 +97,14 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
       const sessionStart = performance.now();
       const wanted = usableThreads(options.threads, gpu !== undefined, notes);
       const threads = prepareOrt(blob(files, ORT_MODULE), blob(files, ORT_WASM), wanted, notes);
-      opened = await createSession(
-        { graph: blob(files, entry.graph), shards: shardBlobs(manifest, entry, files) },
-        gpu?.device,
-        entry.session_config,
-        presentNames(manifest.model.layers),
-      );
-      return { session: opened, tokenizer, threads, sessionStart, changed };
+      const shards = shardBlobs(manifest, entry, files);
+      const file = (path: string) => blob(files, path);
+      const parts = { entry, facts: manifest.model, gpu, file, shards };
+      opened = await openLoop(parts, options, notes);
+      return { ...opened, tokenizer, threads, sessionStart, changed };
     });
     const end = performance.now();
     if (changed) await sweep(store, notes);
-    const forward = new Forward(session, manifest.model, entry.activation_dtype, gpu?.lost);
     const timings: LoadTimings = {
       fetch_ms: obtainer.fetchClock.ms,
       verify_ms: obtainer.verifyClock.ms,
@@ -115,19 +114,19 @@ export async function load(manifestUrl: string, options: LoadOptions = {}): Prom
       bytes_fetched: obtainer.bytesFetched,
       bytes_from_store: obtainer.bytesFromStore,
     };
-    const software = gpu?.software ?? false;
     const info: LoadedFacts = {
       ...choice,
       facts: manifest.model,
       timings,
       adapter: gpu?.adapter,
-      software,
+      software: gpu?.software ?? false,
+      loop: kind,
       threads,
       offline,
       onnxruntimeWeb: ortVersion(),
       notes,
     };
-    return new Model(info, tokenizer, forward, software ? PREFILL.software : PREFILL.other, release);
+    return new LocalModel(info, tokenizer, loop, release);
   } catch (error) {
     await release();
     throw error;

@@ -1,12 +1,14 @@
 import { sha256 } from "./digest.ts";
 import { reason, TabwrightError } from "./errors.ts";
 import pageFiles from "./page_files.json" with { type: "json" };
-import type { File as BundleFile, Manifest, TargetEntry } from "./schema.ts";
+import type { File as BundleFile, Manifest, State, TargetEntry } from "./schema.ts";
 
 export type { BundleFile, Manifest, TargetEntry };
 
 const SEAL = /"seal": "([0-9a-f]{64})"/g;
 const DIGEST = /^[0-9a-f]{64}$/;
+/** As in manifests/bundle.py. */
+const MAX_AXIS = 1 << 20;
 const PATH = /^[A-Za-z0-9][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9][A-Za-z0-9_.-]*)*$/;
 
 /** The ORT files, which the runtime hands to the browser as verified blobs. */
@@ -90,9 +92,17 @@ function findFault(manifest: Manifest): string | undefined {
     const weights = manifest.weights[target.weights];
     if (weights === undefined) return `target ${name} names weights '${target.weights}', which are not there`;
     named.push(target.graph, ...weights.shards);
+    if (target.resident_graph !== undefined) named.push(target.resident_graph);
+    const strange = target.states.find(({ shape }) => !shape.every(isAxis));
+    if (strange) return `target ${name} has a state '${strange.input}' of no valid shape`;
   }
   const absent = named.find((path) => !paths.has(path));
   return absent === undefined ? undefined : `${absent} is used but not listed`;
+}
+
+function isAxis(axis: State["shape"][number]): boolean {
+  if (typeof axis !== "number") return axis === "batch_size" || axis === "past_sequence_length";
+  return Number.isSafeInteger(axis) && axis > 0 && axis <= MAX_AXIS;
 }
 
 /**

@@ -1,6 +1,6 @@
 import { PhaseClock } from "./clock.ts";
-import { sha256 } from "./digest.ts";
 import type { Transport } from "./connection.ts";
+import { sha256 } from "./digest.ts";
 import { type ErrorCode, TabwrightError, throwIfAborted } from "./errors.ts";
 import { cut, fetchRange } from "./fetch.ts";
 import { type BundleFile, type Chunk, chunksOf } from "./manifest.ts";
@@ -20,6 +20,9 @@ export interface Progress {
   readonly done: number;
   readonly total: number;
   readonly file: string;
+  /** While downloading: the mean rate since the first byte came, and what is left at that rate. */
+  readonly bytesPerSecond?: number;
+  readonly secondsLeft?: number;
 }
 
 /** Consecutive chunks of one file, to be fetched with one request. */
@@ -106,8 +109,8 @@ export class Obtainer {
     const all = planned.flatMap(({ file, chunks }) => chunks.map((chunk) => ({ file, chunk })));
     await this.#inParallel(all, PARALLEL_CHECKS, ({ file, chunk }) => this.#recall(file, chunk));
 
-    const runs = planned.flatMap(({ file, chunks }) => missingRuns(file, chunks, this.#chunks));
-    await this.#inParallel(runs, PARALLEL_REQUESTS, (run) => this.#download(run));
+    const incomplete = planned.filter(({ chunks }) => chunks.some(({ digest }) => !this.#chunks.has(digest)));
+    await this.#inParallel(incomplete, PARALLEL_REQUESTS, ({ file, chunks }) => this.#complete(file, chunks));
 
     return new Map(
       planned.map(({ file, chunks }) => {
@@ -128,6 +131,15 @@ export class Obtainer {
     this.#chunks.set(chunk.digest, blob);
     this.bytesFromStore += chunk.length;
     this.#advance("stored", file, chunk);
+  }
+
+  /** Fetches what is missing of `file`, unless another tab does: then takes it from the store. */
+  #complete(file: BundleFile, chunks: readonly Chunk[]): Promise<void> {
+    const { signal } = this.#transport;
+    return this.#store.whileFetching(file.chunks[0] as string, signal, async () => {
+      for (const chunk of chunks) if (!this.#chunks.has(chunk.digest)) await this.#recall(file, chunk);
+      for (const run of missingRuns(file, chunks, this.#chunks)) await this.#download(run);
+    });
   }
 
   /** Downloads a run; after a broken connection goes on from the first chunk not yet kept. */
@@ -195,7 +207,13 @@ export class Obtainer {
 
   #advance(phase: ProgressPhase, file: BundleFile, chunk: Chunk): void {
     this.#done += chunk.length;
-    this.#onProgress({ phase, done: this.#done, total: this.#total, file: file.path });
+    const [done, total] = [this.#done, this.#total];
+    const bytesPerSecond = this.fetchClock.ms > 0 ? (1000 * this.bytesFetched) / this.fetchClock.ms : 0;
+    const pace =
+      phase === "download" && bytesPerSecond > 0
+        ? { bytesPerSecond, secondsLeft: (total - done) / bytesPerSecond }
+        : {};
+    this.#onProgress({ phase, done, total, file: file.path, ...pace });
   }
 
   /** Runs `work` over `items`, at most `width` at a time; the first failure stops the rest. */

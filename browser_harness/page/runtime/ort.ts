@@ -1,6 +1,7 @@
 import * as ort from "onnxruntime-web/jspi";
 
 import { reason, TabwrightError } from "./errors.ts";
+import { withRecording } from "./recording.ts";
 
 export { ort };
 
@@ -59,6 +60,14 @@ export function usableThreads(wanted: number | undefined, gpu: boolean, notes: s
   return threads;
 }
 
+/** How a session hands out its results. */
+export interface SessionUse {
+  /** Outputs that stay on the GPU, where there is one. */
+  readonly gpuOutputs: readonly string[];
+  /** Whether runs are recorded and replayed; all outputs must then stay on the GPU. */
+  readonly record?: boolean;
+}
+
 /** What {@link createSession} needs of a target, as blobs. */
 export interface SessionFiles {
   readonly graph: Blob;
@@ -76,7 +85,7 @@ export async function createSession(
   files: SessionFiles,
   device: GPUDevice | undefined,
   sessionConfig: Readonly<Record<string, string>>,
-  presentOutputs: readonly string[],
+  use: SessionUse,
 ): Promise<ort.InferenceSession> {
   const options: ort.InferenceSession.SessionOptions = {
     executionProviders: [device ? { name: "webgpu", device } : "wasm"],
@@ -86,11 +95,12 @@ export async function createSession(
   };
   if (device) {
     options.preferredOutputLocation = Object.fromEntries(
-      presentOutputs.map((name) => [name, "gpu-buffer" as const]),
+      use.gpuOutputs.map((name) => [name, "gpu-buffer" as const]),
     );
   }
   try {
-    return await ort.InferenceSession.create(new Uint8Array(await files.graph.arrayBuffer()), options);
+    const graph = new Uint8Array(await files.graph.arrayBuffer());
+    return await ort.InferenceSession.create(graph, use.record ? withRecording(options) : options);
   } catch (error) {
     throw new TabwrightError("session-failed", `ONNX Runtime refused the graph: ${reason(error)}`, error);
   }

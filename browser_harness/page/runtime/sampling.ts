@@ -3,33 +3,60 @@ import { TabwrightError } from "./errors.ts";
 export interface SamplingOptions {
   /** 0 (the default) takes the most likely token. */
   readonly temperature?: number;
-  /** Considers only so many of the most likely tokens. */
+  /** Considers only so many of the most likely tokens, and those as likely as the last. */
   readonly topK?: number;
   /** Considers the most likely tokens until their probabilities sum to this. */
   readonly topP?: number;
+  /** Divides positive logits of tokens that were there before, and multiplies negative ones. */
+  readonly repetitionPenalty?: number;
   /** Makes the choices repeatable: an integer of 32 bits. */
   readonly seed?: number;
 }
 
-/** Picks a token id from one row of logits. */
+/** {@link SamplingOptions}, checked and complete. */
+export type Sampling = Required<SamplingOptions>;
+
+/** Picks a token id from one row of logits; it remembers what it picked. */
 export type Sampler = (row: Float32Array) => number;
 
 /** @throws TabwrightError `bad-input` naming the option that is out of range. */
-export function makeSampler(options: SamplingOptions): Sampler {
-  const { temperature = 0, topK = Infinity, topP = 1 } = options;
+export function checkSampling(options: SamplingOptions): Sampling {
+  const { temperature = 0, topK = 0xffffffff, topP = 1, repetitionPenalty = 1 } = options;
   const within = (name: string, fits: boolean) => {
     if (!fits) throw new TabwrightError("bad-input", `${name} is out of range`);
   };
   within("temperature", temperature >= 0 && Number.isFinite(temperature));
   within("topK", topK >= 1);
   within("topP", topP > 0 && topP <= 1);
-  if (temperature === 0) return argmax;
-  const random = makeRandom(options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0);
-  return (row) => draw(row, temperature, topK, topP, random());
+  within("repetitionPenalty", repetitionPenalty > 0 && Number.isFinite(repetitionPenalty));
+  const seed = (options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) >>> 0;
+  return { temperature, topK: Math.min(Math.floor(topK), 0xffffffff), topP, repetitionPenalty, seed };
+}
+
+/** Whether every choice is simply the largest logit's. */
+export function isGreedy({ temperature, repetitionPenalty }: Sampling): boolean {
+  return temperature === 0 && repetitionPenalty === 1;
+}
+
+/**
+ * A sampler for one text, which begins with `prompt`.
+ *
+ * @throws TabwrightError as {@link checkSampling} does.
+ */
+export function makeSampler(options: SamplingOptions, prompt: readonly number[] = []): Sampler {
+  const sampling = checkSampling(options);
+  if (isGreedy(sampling)) return argmax;
+  const seen = new Set(prompt);
+  let drawn = 0;
+  return (row) => {
+    const token = draw(penalised(row, sampling.repetitionPenalty, seen), sampling, drawn++);
+    seen.add(token);
+    return token;
+  };
 }
 
 /** The index of the largest value; the first of equals, as PyTorch and NumPy do. */
-export function argmax(row: Float32Array): number {
+export function argmax(row: ArrayLike<number>): number {
   let best = 0;
   for (let i = 1; i < row.length; i++) {
     if ((row[i] as number) > (row[best] as number)) best = i;
@@ -37,45 +64,54 @@ export function argmax(row: Float32Array): number {
   return best;
 }
 
-function draw(row: Float32Array, temperature: number, topK: number, topP: number, at: number): number {
-  const highest = row[argmax(row)] as number;
-  const weights = Float64Array.from(row, (logit) => Math.exp((logit - highest) / temperature));
-  // Only a cut-off needs the order: sorting a vocabulary costs more than drawing from it.
-  const ids = Uint32Array.from(weights.keys());
-  let kept: Uint32Array = ids;
-  if (topK < ids.length || topP < 1) {
-    ids.sort((a, b) => (weights[b] as number) - (weights[a] as number) || a - b);
-    kept = nucleus(ids.subarray(0, Math.min(topK, ids.length)), weights, topP);
+function penalised(row: Float32Array, penalty: number, seen: ReadonlySet<number>): Float32Array {
+  if (penalty === 1) return row;
+  const changed = row.slice();
+  for (const token of seen) {
+    const logit = row[token] as number;
+    changed[token] = logit > 0 ? logit / penalty : logit * penalty;
   }
-  let rest = at * sum(kept, weights);
-  for (const id of kept) {
-    rest -= weights[id] as number;
-    if (rest < 0) return id;
-  }
-  return kept[kept.length - 1] as number;
+  return changed;
 }
 
-/** The shortest head of `ids` (most likely first) that holds `share` of their weight. */
-function nucleus(ids: Uint32Array, weights: Float64Array, share: number): Uint32Array {
-  let rest = share * sum(ids, weights);
+/**
+ * The largest of logit / temperature + Gumbel noise is a draw from the softmax. It needs no
+ * sum over the vocabulary, and the noise is a function of seed, draw and token, so that
+ * the GPU ({@link GpuSampler}) draws the same.
+ */
+function draw(row: Float32Array, { temperature, topK, topP, seed }: Sampling, drawn: number): number {
+  if (temperature === 0) return argmax(row);
+  const scaled = Float64Array.from(row, (logit) => logit / temperature);
+  const lowest = topK < row.length ? kthLargest(scaled, topK) : -Infinity;
+  const kept = topP < 1 ? nucleus(scaled, lowest, topP) : lowest;
+  const stream = mix((mix(seed) + drawn) >>> 0);
+  const noisy = scaled.map((value, token) => (value >= kept ? value + gumbel(stream, token) : -Infinity));
+  return argmax(noisy);
+}
+
+function kthLargest(values: Float64Array, k: number): number {
+  return values.toSorted()[values.length - k] as number;
+}
+
+/** The last value of the shortest head, from `lowest` up, that holds `share` of its probability. */
+function nucleus(values: Float64Array, lowest: number, share: number): number {
+  const kept = values.filter((value) => value >= lowest).sort().reverse();
+  const weights = kept.map((value) => Math.exp(value - (kept[0] as number)));
+  let rest = share * weights.reduce((sum, weight) => sum + weight, 0);
   let count = 0;
-  while (rest > 0 && count < ids.length) rest -= weights[ids[count++] as number] as number;
-  return ids.subarray(0, count);
+  while (rest > 0 && count < kept.length) rest -= weights[count++] as number;
+  return kept[count - 1] as number;
 }
 
-function sum(ids: Uint32Array, weights: Float64Array): number {
-  let total = 0;
-  for (const id of ids) total += weights[id] as number;
-  return total;
+/** Standard Gumbel noise: of a stream and a token always the same. */
+function gumbel(stream: number, token: number): number {
+  const bits = mix((mix((stream ^ token) >>> 0) + stream) >>> 0) >>> 9;
+  return -Math.log(-Math.log1p(-(bits + 0.5) / 2 ** 23));
 }
 
-/** Uniform numbers in [0, 1): the mulberry32 generator. */
-export function makeRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
+/** A hash of 32 bits to 32 (https://nullprogram.com/blog/2018/07/31/, lowbias32). */
+function mix(given: number): number {
+  let x = Math.imul(given ^ (given >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
 }

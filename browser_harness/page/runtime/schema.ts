@@ -69,8 +69,6 @@ export interface Model {
   readonly parameters: number;
   readonly vocab_size: number;
   readonly layers: number;
-  readonly kv_heads: number;
-  readonly head_dim: number;
   readonly context_length: number;
   readonly bos_token_id?: number;
   readonly eos_token_ids: readonly number[];
@@ -111,13 +109,31 @@ export interface SourceFile {
   readonly sha256: string;
 }
 
+/**
+ * A tensor that a graph hands from one call to the next.
+ *
+ * What ``output`` gives is fed to ``input`` of the next call.  The first call gets zeros
+ * of ``shape``, where ``batch_size`` is 1 and ``past_sequence_length`` the number of
+ * positions fed so far, which is 0: a KV cache starts empty and grows, a state of plain
+ * numbers keeps its size.
+ */
+export interface State {
+  readonly input: string;
+  readonly output: string;
+  readonly dtype: "float16" | "float32";
+  readonly shape: readonly (number | "batch_size" | "past_sequence_length")[];
+}
+
 /** What one target loads, and what the device must offer for it. */
 export interface TargetEntry {
   readonly graph: string;
+  /** over the same weights, for a decode loop that stays on the GPU */
+  readonly resident_graph?: string;
   /** key in the manifest's `weights` */
   readonly weights: string;
   readonly execution_provider: "webgpu" | "wasm";
   readonly activation_dtype: "float16" | "float32";
+  readonly states: readonly State[];
   /** GPU features without which it cannot run */
   readonly features: readonly string[];
   /** least GPU limits, by WebGPU's names */
@@ -144,6 +160,8 @@ export interface Tensor {
   readonly shape: readonly number[];
   /** the scheme it had, e.g. 'int4 g32 symmetric' or 'bfloat16' */
   readonly source: string;
+  /** the source holds the transpose of ``shape`` */
+  readonly transposed?: true;
   /** exact: every stored value equals the source's value bit for bit */
   readonly outcome: "exact" | "requantised";
   readonly rounding?: Rounding;

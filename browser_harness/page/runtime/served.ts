@@ -68,20 +68,34 @@ export async function verifyPageFiles(
   offlineNotes: string[] | undefined,
 ): Promise<void> {
   for (const file of files) {
-    let bytes: Uint8Array<ArrayBuffer>;
     try {
-      bytes = await fetchSmall(new URL(file.path, manifestUrl).href, file.size, transport);
+      await fetchVerified(file, manifestUrl, chunkSize, transport);
     } catch (error) {
       if (!offlineNotes || !(error instanceof TabwrightError && error.code === "network")) throw error;
       offlineNotes.push("the page's own files could not be verified again: the network is off");
       return;
     }
-    if (bytes.length !== file.size) {
-      throw new TabwrightError("truncated", `${file.path}: ${bytes.length} of ${file.size} bytes`);
-    }
-    for (const { offset, length, digest } of chunksOf(file, chunkSize)) {
-      if ((await sha256(bytes.slice(offset, offset + length))) === digest) continue;
-      throw new TabwrightError("chunk-corrupt", `${file.path}: its bytes are not those of the manifest`);
-    }
   }
+}
+
+/**
+ * A small file of the bundle, as the manifest describes it.
+ *
+ * @throws TabwrightError `chunk-corrupt` or `truncated` naming the file, or what `fetchSmall` throws.
+ */
+export async function fetchVerified(
+  file: BundleFile,
+  manifestUrl: string,
+  chunkSize: number,
+  transport: Transport,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = await fetchSmall(new URL(file.path, manifestUrl).href, file.size, transport);
+  if (bytes.length !== file.size) {
+    throw new TabwrightError("truncated", `${file.path}: ${bytes.length} of ${file.size} bytes`);
+  }
+  for (const { offset, length, digest } of chunksOf(file, chunkSize)) {
+    if ((await sha256(bytes.slice(offset, offset + length))) === digest) continue;
+    throw new TabwrightError("chunk-corrupt", `${file.path}: its bytes are not those of the manifest`);
+  }
+  return bytes;
 }

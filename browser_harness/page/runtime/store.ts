@@ -1,5 +1,5 @@
 import { sha256 } from "./digest.ts";
-import { reason, TabwrightError } from "./errors.ts";
+import { reason, TabwrightError, throwIfAborted } from "./errors.ts";
 
 const ROOT = "tabwright";
 /** Tabs of one origin share one store, and agree through the lock of this name. */
@@ -18,6 +18,8 @@ export interface ChunkStore {
   putManifest(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
   /** Runs `work`, which uses stored chunks: meanwhile no tab deletes any. */
   whileUsing<T>(work: () => Promise<T>): Promise<T>;
+  /** Runs `work` while no other tab runs any for the same name. */
+  whileFetching<T>(name: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T>;
   /** Runs `work` unless a tab, this one too, is using stored chunks. */
   ifUnused(work: () => Promise<void>): Promise<void>;
   /** Every stored manifest, whatever its address. */
@@ -42,6 +44,10 @@ export class MemoryStore implements ChunkStore {
   async putManifest(): Promise<void> {}
 
   whileUsing<T>(work: () => Promise<T>): Promise<T> {
+    return work();
+  }
+
+  whileFetching<T>(_name: string, _signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
     return work();
   }
 
@@ -102,6 +108,19 @@ export class OpfsStore implements ChunkStore {
 
   whileUsing<T>(work: () => Promise<T>): Promise<T> {
     return this.#locks.request<Promise<T>>(LOCK, { mode: "shared" }, work);
+  }
+
+  async whileFetching<T>(
+    name: string,
+    signal: AbortSignal | undefined,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#locks.request<Promise<T>>(`${LOCK}/${name}`, signal ? { signal } : {}, work);
+    } catch (error) {
+      throwIfAborted(signal); // A lock that is no longer waited for throws the signal's reason.
+      throw error;
+    }
   }
 
   async ifUnused(work: () => Promise<void>): Promise<void> {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { Conversation, MAX_NEW_TOKENS, type Said } from "../chat/conversation.ts";
-import { type GeneratedToken, type GenerateOptions, type Prompt, TabwrightError } from "../runtime/index.ts";
+import { type FinishReason, type GeneratedToken, type GenerateOptions, type Prompt, TabwrightError } from "../runtime/index.ts";
 
 /** Answers with `pieces`, then fails with `fault` if there is one; keeps what it was asked. */
 class FakeModel {
@@ -15,10 +15,11 @@ class FakeModel {
     this.#fault = fault;
   }
 
-  async *generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GeneratedToken, void> {
+  async *generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GeneratedToken, FinishReason> {
     this.asked.push({ prompt, options });
     for (const [at, text] of this.#pieces.entries()) yield { token: at, text, atMs: 100 + 10 * at };
     if (this.#fault) throw this.#fault;
+    return "stop";
   }
 }
 

@@ -8,6 +8,7 @@ function target(graph: string, weights: string) {
     weights,
     execution_provider: "wasm",
     activation_dtype: "float32",
+    states: [{ input: "past", output: "present", dtype: "float32", shape: ["batch_size", 2, "past_sequence_length"] }],
     features: [],
     limits: {},
     session_config: {},

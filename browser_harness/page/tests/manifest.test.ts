@@ -4,6 +4,11 @@ import { chunksOf, findTarget, type Manifest, neededFiles, parseManifest } from 
 import { document, seal } from "./document.ts";
 import { BASE, bytesOf, describeFile } from "./server.ts";
 
+function withStateAxis(manifest: Record<string, unknown>, axis: number | string): void {
+  const { a } = manifest["targets"] as { a: { states: { shape: (number | string)[] }[] } };
+  a.states[0]?.shape.push(axis);
+}
+
 function parse(bytes: Uint8Array<ArrayBuffer>): Promise<Manifest> {
   return parseManifest(bytes, `${BASE}manifest.json`);
 }
@@ -42,6 +47,9 @@ describe("a sealed manifest is refused", () => {
     "with a malformed digest": (_, files) => ((files[0] as { chunks: string[] }).chunks = ["a", "b", "c"]),
     "whose tokenizer is not listed": (manifest) => (manifest["tokenizer"] = "gone.json"),
     "whose weights are not there": (manifest) => (manifest["weights"] = {}),
+    "with a state of no size": (manifest) => withStateAxis(manifest, 1.5),
+    "with a state larger than memory": (manifest) => withStateAxis(manifest, 1 << 21),
+    "with a state of a strange axis": (manifest) => withStateAxis(manifest, "vocabulary"),
   };
   test.each(Object.entries(faults))("%s", async (_, spoil) => {
     const manifest = document();

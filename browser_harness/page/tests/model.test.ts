@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 
-import { Forward, presentNames } from "../runtime/forward.ts";
-import { Model } from "../runtime/model.ts";
+import type { Model } from "../runtime/api.ts";
+import { Forward } from "../runtime/forward.ts";
+import { PlainLoop } from "../runtime/loop.ts";
+import { LocalModel } from "../runtime/model.ts";
 import { nest, ort } from "../runtime/ort.ts";
 import type { Tokenizer } from "../runtime/tokenizer.ts";
 
@@ -13,11 +15,16 @@ const FACTS = {
   parameters: 0,
   vocab_size: VOCABULARY,
   layers: 1,
-  kv_heads: 1,
-  head_dim: 1,
   context_length: 12,
   eos_token_ids: [9],
 };
+
+const STATES = (["key", "value"] as const).map((part) => ({
+  input: `past_key_values.0.${part}`,
+  output: `present.0.${part}`,
+  dtype: "float32" as const,
+  shape: ["batch_size", 1, "past_sequence_length", 1] as const,
+}));
 
 /**
  * A session whose cache holds the tokens themselves and whose most likely next
@@ -72,10 +79,11 @@ const tokenizer = {
   applyChatTemplate: () => ({ rendered: "12", ids: [1, 2] }),
 } as unknown as Tokenizer;
 
-function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>): Model {
-  const forward = new Forward(session as unknown as ort.InferenceSession, FACTS, "float32", lost);
+function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>): LocalModel {
+  const forward = new Forward(session as unknown as ort.InferenceSession, STATES, lost);
+  const loop = new PlainLoop(forward, chunk);
   const info = { facts: FACTS } as unknown as Model["info"];
-  return new Model(info, tokenizer, forward, chunk, async () => undefined);
+  return new LocalModel(info, tokenizer, loop, async () => undefined);
 }
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
@@ -145,7 +153,7 @@ describe("generate", () => {
     await answer.next();
     await expect(collect(model.generate([1]))).rejects.toMatchObject({ code: "busy" });
     await expect(model.dispose()).rejects.toMatchObject({ code: "busy" });
-    await answer.return();
+    await answer.return("length");
     await model.dispose();
     await expect(collect(model.generate([1]))).rejects.toMatchObject({ code: "disposed" });
   });
@@ -177,8 +185,38 @@ test("a graph that wants an unknown input is refused by its name", () => {
   expect(() => modelOn(session)).toThrow(expect.objectContaining({ code: "graph-unsupported", message: expect.stringContaining("cache_position") }));
 });
 
-test("cache outputs are named as in the conventional graph", () => {
-  expect(presentNames(2)).toEqual(["present.0.key", "present.0.value", "present.1.key", "present.1.value"]);
+test("states begin as zeros of their shape and are handed on", async () => {
+  const fed: { conv: unknown[]; key: unknown[] }[] = [];
+  const seen = (tensor: ort.Tensor | undefined) => [tensor?.type, tensor?.dims, [...(tensor?.data as Float32Array)]];
+  const result = (value: number) => new ort.Tensor("float32", Float32Array.of(value), [1, 1, 1]);
+  const session = {
+    inputNames: ["input_ids", "past_conv.0", "past_key_values.1.key"],
+    run: async (feeds: Record<string, ort.Tensor>) => {
+      fed.push({ conv: seen(feeds["past_conv.0"]), key: seen(feeds["past_key_values.1.key"]) });
+      return { logits: result(0), "present_conv.0": result(1), "present.1.key": result(2) };
+    },
+  } as unknown as ort.InferenceSession;
+  const forward = new Forward(
+    session,
+    [
+      { input: "past_conv.0", output: "present_conv.0", dtype: "float32", shape: ["batch_size", 4, 3] },
+      {
+        input: "past_key_values.1.key",
+        output: "present.1.key",
+        dtype: "float16",
+        shape: ["batch_size", 2, "past_sequence_length", 8],
+      },
+    ],
+    undefined,
+  );
+  await forward.step([1, 2], 0);
+  await forward.step([3], 1);
+  expect(forward.length).toBe(3);
+  forward.reset();
+  await forward.step([1], 1);
+  const first = { conv: ["float32", [1, 4, 3], Array(12).fill(0)], key: ["float16", [1, 2, 0, 8], []] };
+  const later = { conv: ["float32", [1, 1, 1], [1]], key: ["float32", [1, 1, 1], [2]] };
+  expect(fed).toEqual([first, later, first]);
 });
 
 test("session options are nested at their dots", () => {

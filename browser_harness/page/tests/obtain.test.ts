@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 
 import { Obtainer, type Progress } from "../runtime/obtain.ts";
 import { type ChunkStore, MemoryStore } from "../runtime/store.ts";
+import { FakeLocks } from "./fake_locks.ts";
 import { FakeDirectory } from "./fake_opfs.ts";
 import { BASE, bytesOf, describeFile, FakeServer, hex } from "./server.ts";
 
@@ -51,7 +52,8 @@ test("a cold load fetches each file once and keeps its chunks by digest", async 
   const scene = new Scene();
   const obtainer = await scene.obtainer();
   await expectContents(await obtainer.obtain(FILES));
-  expect(scene.server.requests.map(({ path, range }) => [path, range])).toEqual([["a", undefined], ["b", undefined]]);
+  const asked = scene.server.requests.map(({ path, range }) => [path, range]);
+  expect(asked.sort()).toEqual([["a", undefined], ["b", undefined]]);
   expect(obtainer).toMatchObject({ bytesFetched: 140, bytesFromStore: 0, lasting: true });
   for (const [name, bytes] of await scene.chunks()) expect(hex(bytes)).toBe(name);
   expect(scene.progress.at(-1)).toMatchObject({ phase: "download", done: 140, total: 140 });
@@ -130,6 +132,39 @@ test("one failure stops the other downloads", async () => {
   scene.server.files.delete("b");
   scene.server.piece = 1;
   await expect((await scene.obtainer()).obtain(FILES)).rejects.toMatchObject({ code: "file-missing" });
+});
+
+test("two tabs that load at once fetch each file once between them", async () => {
+  const scene = new Scene();
+  const locks = new FakeLocks();
+  const tabs = await Promise.all([1, 2].map(async () => scene.obtainer({ store: await scene.disk.openStore(locks) })));
+  const loaded = await Promise.all(tabs.map((tab) => tab.obtain(FILES)));
+  for (const files of loaded) await expectContents(files);
+  expect(scene.server.requests.map(({ path }) => path).sort()).toEqual(["a", "b"]);
+  expect(tabs.map(({ bytesFetched }) => bytesFetched).reduce((sum, bytes) => sum + bytes)).toBe(140);
+});
+
+test("when the tab that fetches gives up, the one that waits goes on where it stopped", async () => {
+  const scene = new Scene();
+  const locks = new FakeLocks();
+  const first = await scene.obtainer({ store: await scene.disk.openStore(locks) });
+  const second = await scene.obtainer({ store: await scene.disk.openStore(locks) });
+  // Three attempts of the first tab, then the connection holds.
+  scene.server.breakAfter = { bytes: 20, times: 3 };
+  const [gaveUp, waited] = await Promise.allSettled([first.obtain(FILES.slice(0, 1)), second.obtain(FILES.slice(0, 1))]);
+  expect(gaveUp).toMatchObject({ status: "rejected", reason: { code: "network" } });
+  expect(waited.status).toBe("fulfilled");
+  expect(scene.server.requests.at(-1)?.range).toBe("bytes=48-99");
+});
+
+test("a download tells its rate and the time that is left at it", async () => {
+  const scene = new Scene();
+  await (await scene.obtainer()).obtain(FILES);
+  const told = scene.progress.filter(({ phase }) => phase === "download");
+  expect(told.length).toBeGreaterThan(0);
+  for (const { done, total, bytesPerSecond, secondsLeft } of told) {
+    expect(secondsLeft).toBeCloseTo((total - done) / (bytesPerSecond as number), 9);
+  }
 });
 
 test("stops on request", async () => {

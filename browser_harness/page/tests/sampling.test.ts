@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { argmax, makeRandom, makeSampler, type SamplingOptions } from "../runtime/sampling.ts";
+import { argmax, makeSampler, type SamplingOptions } from "../runtime/sampling.ts";
 
 // Probabilities 0.5, 0.25, 0.125, 0.125 at temperature 1.
 const ROW = Float32Array.from([0.25, 0.5, 0.125, 0.125], Math.log);
@@ -51,14 +51,37 @@ describe("drawing", () => {
   });
 });
 
-test("random numbers are uniform in [0, 1)", () => {
-  const random = makeRandom(0);
-  const numbers = Array.from({ length: 10_000 }, random);
-  expect(numbers.every((x) => x >= 0 && x < 1)).toBe(true);
-  expect(numbers.reduce((sum, x) => sum + x, 0) / numbers.length).toBeCloseTo(0.5, 1);
+describe("the repetition penalty", () => {
+  const row = Float32Array.of(1, 2, -1, 1.5);
+
+  test("divides what is positive and multiplies what is not", () => {
+    expect(makeSampler({ repetitionPenalty: 2 }, [1])(row)).toBe(3);
+    expect(makeSampler({ repetitionPenalty: 2 }, [0, 1, 3])(row)).toBe(1);
+    expect(makeSampler({ repetitionPenalty: 4 }, [2])(Float32Array.of(-3, -3.5, -1))).toBe(0);
+  });
+
+  test("counts what the sampler itself chose", () => {
+    const sample = makeSampler({ repetitionPenalty: 2 });
+    expect([sample(row), sample(row), sample(row)]).toEqual([1, 3, 0]);
+  });
+
+  test("shifts the distribution", () => {
+    // 4 to 1; halved, the logarithm of 4 is that of 2.
+    const sample = makeSampler({ temperature: 1, repetitionPenalty: 2, seed: 3 }, [0, 1]);
+    const logits = Float32Array.of(Math.log(4), 0);
+    const draws = Array.from({ length: 20_000 }, () => sample(logits));
+    expect(Math.abs(draws.filter((token) => token === 0).length / 20_000 - 2 / 3)).toBeLessThan(0.018);
+  });
 });
 
-test.each([{ temperature: -1 }, { temperature: NaN }, { topK: 0 }, { topP: 0 }, { topP: 1.1 }])(
+test.each([
+  { temperature: -1 },
+  { temperature: NaN },
+  { topK: 0 },
+  { topP: 0 },
+  { topP: 1.1 },
+  { repetitionPenalty: 0 },
+])(
   "refuses %o",
   (options) => expect(() => makeSampler(options)).toThrow(expect.objectContaining({ code: "bad-input" })),
 );

@@ -1,0 +1,125 @@
+import type { LoopKind } from "./open_loop.ts";
+import type { SamplingOptions } from "./sampling.ts";
+import type { Adapter, LoadTimings, Model as ModelFacts } from "./schema.ts";
+import type { Message, RenderedChat } from "./tokenizer.ts";
+
+/** Text, a conversation, or token ids as they are. */
+export type Prompt = string | readonly Message[] | readonly number[];
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Default: until a stop token or the end of the context. */
+  readonly maxNewTokens?: number;
+  /** Default: the model's own end tokens. An empty list never stops early. */
+  readonly stopTokens?: readonly number[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A token as it comes: its text (maybe empty) and when, in ms from the call. */
+export interface GeneratedToken {
+  readonly token: number;
+  readonly text: string;
+  readonly atMs: number;
+}
+
+/** Logits of positions `start`..., float32 [rows, vocabulary]. */
+export interface ScoredBlock {
+  readonly start: number;
+  readonly rows: number;
+  readonly vocabulary: number;
+  readonly logits: Float32Array;
+}
+
+/** What was loaded, on what. */
+export interface LoadedFacts {
+  readonly target: string;
+  /** Why this target, when the runtime chose it. */
+  readonly because: string | undefined;
+  readonly facts: ModelFacts;
+  readonly timings: LoadTimings;
+  readonly adapter: Adapter | undefined;
+  readonly software: boolean;
+  /** How tokens are made: on the GPU alone, or one by one through the CPU. */
+  readonly loop: LoopKind;
+  readonly threads: number;
+  /** True when the manifest came from the store because the network is off. */
+  readonly offline: boolean;
+  readonly onnxruntimeWeb: string;
+  /** A sentence for everything that could not be done as asked. */
+  readonly notes: readonly string[];
+}
+
+/** Why an answer ended: a stop token, or the count or context that was allowed. */
+export type FinishReason = "stop" | "length";
+
+/** One of the vocabulary's choices at a position; `logprob` is a natural logarithm. */
+export interface Choice {
+  readonly token: number;
+  readonly logprob: number;
+}
+
+/** The token at `position` as the model saw it coming, and what it thought most likely there. */
+export interface TokenLogprob extends Choice {
+  readonly position: number;
+  readonly top: readonly Choice[];
+}
+
+export interface ScoreOptions {
+  /** Positions per block; by default as many as one prefill step takes. */
+  readonly chunk?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface LogprobOptions {
+  /** How many of the most likely tokens to tell at each position; 0 by default. */
+  readonly top?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * A loaded model, in this thread or in a worker. It answers one call at a time; a second
+ * one meanwhile throws `busy`. All methods throw `disposed` after {@link dispose}.
+ */
+export interface Model {
+  readonly info: LoadedFacts;
+
+  /**
+   * Continues `prompt`, greedily unless a temperature is given, and returns why it ended.
+   * The token that stops the text is not yielded.
+   *
+   * @throws TabwrightError `bad-input`, `context-full` when the prompt leaves no room,
+   *   `aborted`, `busy`, `run-failed`, `device-lost`, `worker-failed`, and what
+   *   {@link render} throws.
+   */
+  generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<GeneratedToken, FinishReason>;
+
+  /**
+   * The logits of every position of `tokens`, fed as they are (teacher forcing).
+   *
+   * @throws TabwrightError as {@link generate} does.
+   */
+  score(tokens: readonly number[], options?: ScoreOptions): AsyncGenerator<ScoredBlock, void>;
+
+  /**
+   * How likely each of `tokens` was after those before it; the first has nothing before it.
+   *
+   * @throws TabwrightError as {@link generate} does.
+   */
+  logprobs(tokens: readonly number[], options?: LogprobOptions): AsyncGenerator<TokenLogprob, void>;
+
+  /** Ids of `text` with the special tokens that the tokenizer adds by itself. */
+  tokenize(text: string): Promise<number[]>;
+
+  /** Text of `ids` without special tokens. */
+  detokenize(ids: readonly number[]): Promise<string>;
+
+  /**
+   * A conversation as the model reads it, ready for the assistant's answer.
+   *
+   * @throws TabwrightError `template-missing`, or `template-failed` when the template
+   *   refuses these messages.
+   */
+  render(messages: readonly Message[]): Promise<RenderedChat>;
+
+  /** Frees the session, the GPU device and its buffers. The model is of no use after it. */
+  dispose(): Promise<void>;
+}

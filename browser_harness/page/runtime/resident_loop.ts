@@ -1,0 +1,146 @@
+import { TabwrightError, throwIfAborted } from "./errors.ts";
+import type { Logits } from "./forward.ts";
+import { GpuSampler } from "./gpu_sampler.ts";
+import type { Continuation, Loop } from "./loop.ts";
+import type { Resident } from "./resident.ts";
+import { checkSampling, isGreedy } from "./sampling.ts";
+import { TokenReader } from "./token_reader.ts";
+
+/** Tokens that may be on their way to the page: while one is read, the GPU makes the next. */
+const AHEAD = 3;
+
+/** Everything on the GPU: states in place, the token chosen there and fed to the next step. */
+export class ResidentLoop implements Loop {
+  readonly #resident: Resident;
+  readonly #chunks: readonly number[];
+  readonly #most: number;
+  readonly #growth: number;
+  readonly #sampler: GpuSampler;
+  readonly #reader: TokenReader;
+  #length = 0;
+
+  /**
+   * @param chunks sizes of prefill steps, each a multiple of the next; the last may be padded.
+   * @param growthBytes what the cache grows by at a time, about.
+   */
+  constructor(
+    resident: Resident,
+    device: GPUDevice,
+    lost: Promise<never>,
+    chunks: readonly number[],
+    facts: { readonly vocab_size: number; readonly context_length: number },
+    growthBytes: number,
+  ) {
+    this.#resident = resident;
+    this.#chunks = chunks;
+    const { cache } = resident;
+    this.#most = Math.min(this.#whole(facts.context_length), cache.most);
+    this.#growth = this.#whole(Math.max(growthBytes / cache.bytesPerPosition, 1));
+    this.#sampler = new GpuSampler(device, facts.vocab_size, resident.logits, resident.next);
+    this.#reader = new TokenReader(device, resident.next, lost, AHEAD);
+  }
+
+  /**
+   * Records the decode step and, when `prefill` is wanted, the shortest one of a prompt, so
+   * that the first text need not wait for that.
+   *
+   * @throws TabwrightError `run-failed` where a GPU's runs cannot be recorded.
+   */
+  async warmUp(prefill: boolean): Promise<void> {
+    await this.#reserve(this.#whole(1));
+    await this.#resident.recordDecode(0);
+    if (prefill) await this.#prefill([0], undefined);
+    this.reset();
+  }
+
+  get chunk(): number {
+    return this.#chunks[0] as number;
+  }
+
+  async *tokens(
+    ids: readonly number[],
+    { sampling, count, signal }: Continuation,
+  ): AsyncGenerator<number, void> {
+    const settings = checkSampling(sampling);
+    const greedy = isGreedy(settings);
+    if (!greedy) this.#sampler.start(settings, ids);
+    const choose = (encoder: GPUCommandEncoder) => {
+      if (!greedy) this.#sampler.encode(encoder);
+    };
+    const underWay: Promise<number>[] = [];
+    const read = () => {
+      const token = this.#reader.read(choose);
+      token.catch(() => undefined); // It is awaited only when its turn comes.
+      underWay.push(token);
+    };
+    try {
+      await this.#prefill(ids, signal);
+      read();
+      for (let made = 1; made <= count; made++) {
+        while (underWay.length < AHEAD && this.#length < ids.length + count - 1) {
+          throwIfAborted(signal);
+          await this.#decode();
+          read();
+        }
+        const token = await underWay.shift();
+        throwIfAborted(signal);
+        yield token as number;
+      }
+    } finally {
+      // The next text's first step must not overtake them.
+      await Promise.allSettled(underWay);
+    }
+  }
+
+  async score(tokens: readonly number[]): Promise<Logits> {
+    await this.#reserve(this.#length + tokens.length);
+    const logits = await this.#resident.score(tokens, this.#length);
+    this.#length += tokens.length;
+    return logits;
+  }
+
+  reset(): void {
+    this.#length = 0;
+  }
+
+  dispose(): void {
+    this.#reader.dispose();
+    this.#sampler.dispose();
+    this.#resident.dispose();
+  }
+
+  async #prefill(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
+    await this.#reserve(this.#whole(ids.length));
+    for (let start = 0; start < ids.length; ) {
+      throwIfAborted(signal);
+      const rest = ids.length - start;
+      const chunk = this.#chunks.find((size) => size <= rest) ?? (this.#chunks.at(-1) as number);
+      const tokens = ids.slice(start, start + chunk);
+      await this.#resident.prefill(tokens, start, chunk);
+      start += tokens.length;
+    }
+    this.#length = ids.length;
+  }
+
+  async #decode(): Promise<void> {
+    await this.#reserve(this.#length + 1);
+    await this.#resident.decode(this.#length++);
+  }
+
+  async #reserve(positions: number): Promise<void> {
+    const { capacity } = this.#resident.cache;
+    if (positions <= capacity) return;
+    if (positions > this.#most) {
+      throw new TabwrightError("context-full", `the GPU has no buffer for a context of ${positions} tokens`);
+    }
+    const steps = Math.ceil((positions - capacity) / this.#growth);
+    const wanted = Math.min(capacity + steps * this.#growth, this.#most);
+    await this.#resident.grow(wanted, this.#length);
+  }
+
+  /** `positions` rounded up to whole chunks of the smallest size. */
+  #whole(positions: number): number {
+    const size = this.#chunks.at(-1) as number;
+    return Math.ceil(positions / size) * size;
+  }
+}
