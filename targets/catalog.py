@@ -13,6 +13,7 @@ MIB = 1 << 20
 
 Matmul = Literal["matmul-nbits", "folded-dequantize"]
 Gather = Literal["gather-block-quantized", "folded-dequantize"]
+RoundingMethod = Literal["nearest", "search"]
 
 
 class UnknownTarget(TabwrightError):
@@ -37,8 +38,12 @@ class Target:
             leave in floats.
         block_size: codes per scale where we quantise; the checkpoint's own group
             is kept where it has one.
+        rounding: how scales of linears are chosen where we quantise, see
+            :func:`exporter.quant.blocks.quantise`.
         graph: file stem under ``onnx/``; the suffixes are those that
             transformers.js looks for.
+        resident_graph: file stem of a second graph over the same weights, whose decode
+            loop stays on the GPU; ``None`` where there is no GPU to stay on.
         matmul: ``matmul-nbits`` keeps codes in memory (com.microsoft
             MatMulNBits); ``folded-dequantize`` lets the runtime fold a
             DequantizeLinear to floats while it loads.
@@ -59,7 +64,9 @@ class Target:
     activation_dtype: Literal["float16", "float32"]
     matmul: Matmul
     gather: Gather
+    resident_graph: str | None = None
     block_size: int = 32
+    rounding: RoundingMethod = "search"
     max_shard_bytes: int = 512 * MIB
     features: tuple[str, ...] = ()
     limits: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -70,6 +77,8 @@ class Target:
         """Refuse contradictions, and say which."""
         if self.execution_provider == "wasm" and (self.features or self.limits):
             raise ValueError(f"{self.name}: a wasm target needs no GPU features or limits")
+        if self.execution_provider == "wasm" and self.resident_graph:
+            raise ValueError(f"{self.name}: a wasm target has no GPU to stay on")
         if self.activation_dtype == "float16" and "shader-f16" not in self.features:
             raise ValueError(f"{self.name}: float16 activations need the feature shader-f16")
         if self.matmul == "folded-dequantize" and self.max_folded_bytes is None:
@@ -88,6 +97,7 @@ _WEBGPU_Q4 = Target(
     activation_dtype="float32",
     matmul="matmul-nbits",
     gather="gather-block-quantized",
+    resident_graph="model_q4_resident",
     # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
     # onnxruntime-web's fused q/k/v kernel binds nine buffers.
     limits=MappingProxyType(
@@ -123,10 +133,17 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
                 _WEBGPU_Q4,
                 name="webgpu-q4f16",
                 graph="model_q4f16",
+                resident_graph="model_q4f16_resident",
                 activation_dtype="float16",
                 features=("shader-f16",),
             ),
-            replace(_WEBGPU_Q4, name="webgpu-q8", graph="model_quantized", **_Q8),
+            replace(
+                _WEBGPU_Q4,
+                name="webgpu-q8",
+                graph="model_quantized",
+                resident_graph="model_quantized_resident",
+                **_Q8,
+            ),
             _WASM_Q4,
             replace(_WASM_Q4, name="wasm-q8", graph="model_quantized_wasm", **_Q8),
         )
@@ -134,8 +151,18 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
 )
 
 
-def find_targets(names: Iterable[str]) -> tuple[Target, ...]:
-    """Look targets up, in order, each once.
+def find_targets(
+    names: Iterable[str],
+    *,
+    head_bits: int | None = None,
+    rounding: RoundingMethod = "search",
+) -> tuple[Target, ...]:
+    """Look targets up, in order, each once; settings take the place of their own.
+
+    Args:
+        names: what to look for.
+        head_bits: width for the output head and the embedding; None for the target's.
+        rounding: how scales are chosen where we quantise.
 
     Raises:
         UnknownTarget: a name is not in :data:`TARGETS`.
@@ -144,5 +171,6 @@ def find_targets(names: Iterable[str]) -> tuple[Target, ...]:
     for name in names:
         if name not in TARGETS:
             raise UnknownTarget(name)
-        found[name] = TARGETS[name]
+        target = TARGETS[name]
+        found[name] = replace(target, head_bits=head_bits or target.head_bits, rounding=rounding)
     return tuple(found.values())

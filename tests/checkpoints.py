@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from tests import sparse_layouts
 from tests.packed_layouts import Layout, rewrite
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -40,11 +41,15 @@ class Variant:
         dtype: of the tensors that are not quantised.
         weights: compressed-tensors' arguments for integer weights of every linear but
             the head; ``None`` leaves the checkpoint plain.
+        mixed: the same, by the regular expression of a linear's name.
         float8: the same for float8 weights.
         activations: the same for what goes into these linears.
         bitsandbytes: transformers' BitsAndBytesConfig.
-        layout: the GPTQ or AWQ that the plain checkpoint is rewritten in.
+        ignore: linears that stay floats, besides the head.
+        layout: the packed format that the plain checkpoint is rewritten in.
+        sparse: the format in which half of the linears' values are left out.
         shard_bytes: largest safetensors file; ``None`` keeps one file.
+        gguf: the GGML type of the matrices, where the checkpoint is a GGUF file.
     """
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -54,12 +59,17 @@ class Variant:
     layers: int = 2
     heads: int = 4
     kv_heads: int = 2
+    vocabulary: int = 512
     weights: MappingProxyType[str, Any] | None = None
+    mixed: MappingProxyType[str, MappingProxyType[str, Any]] | None = None
     float8: MappingProxyType[str, Any] | None = None
     activations: MappingProxyType[str, Any] | None = None
     bitsandbytes: MappingProxyType[str, Any] | None = None
+    ignore: tuple[str, ...] = ()
     layout: Layout | None = None
+    sparse: sparse_layouts.Form | None = None
     shard_bytes: int | None = None
+    gguf: str | None = None
 
 
 def _integers(bits: int, *, symmetric: bool, group: int | None) -> MappingProxyType[str, Any]:
@@ -96,6 +106,25 @@ VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
         "w4a16-g32-untied": Variant(tied=False, weights=_integers(4, symmetric=True, group=32)),
         "w4a16-g64": Variant(weights=_integers(4, symmetric=True, group=64)),
         "w4a16-g32-asymmetric": Variant(weights=_integers(4, symmetric=False, group=32)),
+        "w4a16-mixed": Variant(
+            hidden=256,
+            intermediate=384,
+            mixed=MappingProxyType(
+                {
+                    "re:.*q_proj": _integers(4, symmetric=False, group=None),
+                    "re:.*k_proj": _integers(4, symmetric=True, group=None),
+                    "re:.*v_proj": _integers(4, symmetric=False, group=64),
+                    "re:.*o_proj": _integers(4, symmetric=False, group=128),
+                    "re:.*(gate|up)_proj": _integers(4, symmetric=True, group=128),
+                    "re:.*down_proj": _integers(8, symmetric=False, group=32),
+                }
+            ),
+            ignore=("re:.*layers.1.mlp.*",),
+        ),
+        "w4a16-act-order": Variant(
+            dtype="float16",
+            layout=Layout("compressed-tensors", symmetric=False, act_order=True),
+        ),
         "w8a16-channel": Variant(weights=_integers(8, symmetric=True, group=None)),
         "w8a16-g32": Variant(weights=_integers(8, symmetric=True, group=32)),
         "w8a8": Variant(
@@ -109,6 +138,15 @@ VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
         "fp8-channel": Variant(
             float8=_eight_bits("float", strategy="channel"),
             activations=_eight_bits("float", strategy="token", dynamic=True),
+        ),
+        "sparse-bitmask": Variant(sparse="sparse-bitmask"),
+        "sparse-24-w8a8": Variant(
+            weights=_integers(8, symmetric=True, group=None),
+            activations=_eight_bits("int", strategy="token", dynamic=True),
+            sparse="sparse-24-bitmask",
+        ),
+        "sparse-24-fp8": Variant(
+            float8=_eight_bits("float", strategy="channel"), sparse="sparse-24-bitmask"
         ),
         "llm-int8": Variant(bitsandbytes=MappingProxyType({"load_in_8bit": True})),
         # Rows of 96 values in blocks of 64: a block can begin in the middle of a row.
@@ -128,17 +166,28 @@ VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
             layout=Layout("gptq", group=64, head=True, checkpoint_format="gptq_v2"),
         ),
         "awq": Variant(dtype="float16", layout=Layout("awq", group=64, symmetric=False)),
+        "gguf-f16": Variant(gguf="F16"),
+        "gguf-q4-0": Variant(gguf="Q4_0"),
+        "gguf-q4-0-untied": Variant(gguf="Q4_0", tied=False),
+        "gguf-q4-1": Variant(gguf="Q4_1"),
+        "gguf-q8-0": Variant(gguf="Q8_0"),
+        # K-quants come in blocks of 256.
+        "gguf-q6-k": Variant(gguf="Q6_K", hidden=256, intermediate=256),
     }
 )
 
 
 def write_checkpoint(variant: Variant, folder: Path) -> Path:
-    """Write ``variant`` into ``folder`` and return it."""
+    """Write ``variant`` into ``folder`` and return it, or the file that it is."""
     from exporter.reference.quiet import quiet_libraries
 
     with quiet_libraries():
         _write_model(variant, folder)
         write_tokenizer(folder)
+    if variant.gguf is not None:
+        from tests.gguf_files import write_gguf
+
+        return write_gguf(folder, folder / "tiny.gguf", variant.gguf)
     return folder
 
 
@@ -148,7 +197,7 @@ def _write_model(variant: Variant, folder: Path) -> None:
 
     untyped: Any = transformers
     config = untyped.LlamaConfig(
-        vocab_size=512,
+        vocab_size=variant.vocabulary,
         hidden_size=variant.hidden,
         intermediate_size=variant.intermediate,
         num_hidden_layers=variant.layers,
@@ -173,7 +222,13 @@ def _write_model(variant: Variant, folder: Path) -> None:
     model.generation_config = untyped.GenerationConfig(
         bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
-    compressor = _quantize(model, variant) if variant.weights or variant.float8 else None
+    save_compressed(model, variant, folder)
+
+
+def save_compressed(model: Any, variant: Variant, folder: Path) -> None:
+    """Save ``model``, of whatever family, compressed as ``variant`` says."""
+    schemes = _schemes(variant)
+    compressor = _quantize(model, schemes, variant.ignore) if schemes else None
     if variant.bitsandbytes:
         model = _load_with_bitsandbytes(model, variant.bitsandbytes, folder)
     if variant.shard_bytes is None:
@@ -184,6 +239,8 @@ def _write_model(variant: Variant, folder: Path) -> None:
         compressor.update_config(folder)
     if variant.layout is not None:
         rewrite(folder, variant.layout)
+    if variant.sparse is not None:
+        sparse_layouts.rewrite(folder, variant.sparse)
 
 
 def _load_with_bitsandbytes(model: Any, settings: Mapping[str, Any], folder: Path) -> Any:
@@ -193,12 +250,24 @@ def _load_with_bitsandbytes(model: Any, settings: Mapping[str, Any], folder: Pat
     untyped: Any = transformers
     model.save_pretrained(folder)
     scheme = untyped.BitsAndBytesConfig(**settings)
-    return untyped.LlamaForCausalLM.from_pretrained(
+    return untyped.AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=scheme, dtype=model.dtype, device_map="cpu"
     )
 
 
-def _quantize(model: Any, variant: Variant) -> Any:
+def _schemes(variant: Variant) -> dict[str, dict[str, Any]]:
+    """compressed-tensors' config_groups of ``variant``; none when it has no part in it."""
+    weights = variant.weights or variant.float8
+    by_name = variant.mixed or ({"Linear": weights} if weights else {})
+    schemes = {}
+    for name, scheme in by_name.items():
+        schemes[name] = {"targets": [name], "weights": dict(scheme)}
+        if variant.activations:
+            schemes[name]["input_activations"] = dict(variant.activations)
+    return schemes
+
+
+def _quantize(model: Any, schemes: dict[str, dict[str, Any]], ignore: tuple[str, ...]) -> Any:
     """Round ``model``'s linears to nearest and pack them in place."""
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import (
@@ -207,10 +276,7 @@ def _quantize(model: Any, variant: Variant) -> Any:
     )
     from compressed_tensors.quantization.utils import calculate_qparams
 
-    linears = {"targets": ["Linear"], "weights": dict(variant.weights or variant.float8 or {})}
-    if variant.activations:
-        linears["input_activations"] = dict(variant.activations)
-    config = QuantizationConfig(config_groups={"linears": linears}, ignore=["lm_head"])
+    config = QuantizationConfig(config_groups=schemes, ignore=["lm_head", *ignore])
     apply_quantization_config(model, config)
     for module in model.modules():
         scheme = getattr(module, "quantization_scheme", None)

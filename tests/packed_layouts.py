@@ -1,7 +1,8 @@
-"""Writes GPTQ and AWQ checkpoints, code by code, from what the formats say.
+"""Writes packed checkpoints, code by code, from what their formats say.
 
-Neither gptqmodel nor AutoAWQ can be installed beside torch 2.13, so these loops stand in
-for them: one code at a time, in Python's own integers, sharing nothing with the exporter.
+Neither gptqmodel nor AutoAWQ can be installed beside torch 2.13, and compressed-tensors put
+columns in order of activations up to 0.12 only, so these loops stand in for them: one code
+at a time, in Python's own integers, sharing nothing with the exporter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 class Layout:
     """How a plain checkpoint is to be rewritten; ``group`` -1 is one group a row."""
 
-    method: Literal["gptq", "awq"]
+    method: Literal["gptq", "awq", "compressed-tensors"]
     bits: int = 4
     group: int = 32
     symmetric: bool = True
@@ -56,9 +57,10 @@ def rewrite(folder: Path, layout: Layout) -> dict[str, Linear]:
     """Quantise the plain checkpoint in ``folder`` in place; give what was written."""
     tensors: Tensors = load_file(folder / "model.safetensors")
     written = {}
-    for name in [n for n in tensors if n.endswith("_proj.weight")] + (
-        ["lm_head.weight"] if layout.head else []
-    ):
+    kept = {"model.embed_tokens.weight"} | (set() if layout.head else {"lm_head.weight"})
+    for name in [name for name, values in tensors.items() if values.ndim == 2]:
+        if name in kept:
+            continue
         module = name.removesuffix(".weight")
         parent, _, leaf = module.rpartition(".")
         seed = crc32(f"{parent}.{_INPUTS.get(leaf, leaf)}".encode())
@@ -77,6 +79,21 @@ def describe(layout: Layout) -> dict[str, Any]:
     common = {"quant_method": layout.method, "bits": layout.bits, "group_size": layout.group}
     if layout.method == "awq":
         return common | {"zero_point": not layout.symmetric, "version": "gemm"}
+    if layout.method == "compressed-tensors":
+        weights = {
+            "num_bits": layout.bits,
+            "type": "int",
+            "symmetric": layout.symmetric,
+            "strategy": "group",
+            "group_size": layout.group,
+            "actorder": "group" if layout.act_order else None,
+        }
+        return {
+            "quant_method": layout.method,
+            "format": "pack-quantized",
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+            "ignore": [] if layout.head else ["lm_head"],
+        }
     return common | {
         "sym": layout.symmetric,
         "desc_act": layout.act_order,
@@ -122,6 +139,18 @@ def pack(linear: Linear, layout: Layout) -> Tensors:
             "qzeros": _words(linear.zeros.T, 4, _AWQ_ORDER),
         }
     plain = list(range(32 // layout.bits))
+    if layout.method == "compressed-tensors":
+        parts: Tensors = {
+            "weight_packed": _words(linear.codes, layout.bits, plain),
+            "weight_shape": np.array(linear.codes.shape),
+            "weight_scale": linear.scales,
+        }
+        if not layout.symmetric:
+            zeros = _words(linear.zeros.T, layout.bits, plain)
+            parts["weight_zero_point"] = np.ascontiguousarray(zeros.T)
+        if layout.act_order:
+            parts["weight_g_idx"] = linear.groups.astype(np.int32)
+        return parts
     less = 1 if layout.checkpoint_format == "gptq" else 0
     return transposed | {
         "qweight": np.ascontiguousarray(_words(linear.codes, layout.bits, plain).T),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from exporter.checkpoint.config import Part, read_part
 from exporter.checkpoint.errors import UnsupportedScheme, WrongShape
 from exporter.checkpoint.packing import WORD, describe, take_scales, take_words, unpack
-from exporter.checkpoint.reordered import Reordered
+from exporter.checkpoint.reordered import Reordered, group_order
 from exporter.checkpoint.safetensors_file import StoredTensor
 
 _SUFFIX = ".qweight"
@@ -148,19 +148,5 @@ class Gptq:
             stored_scales=scales,
             qzeros=qzeros,
             added=self._added[bits],
-            order=_group_order(g_idx, groups, module),
+            order=group_order(g_idx, groups, self.name),
         )
-
-
-def _group_order(g_idx: StoredTensor, groups: int, module: str) -> NDArray[np.int32] | None:
-    """The columns sorted by group, in each group as they come; None when they are so."""
-    group_of: NDArray[np.int32] = g_idx.read()
-    if group_of.min() < 0 or group_of.max() >= groups:
-        raise WrongShape(g_idx.path, g_idx.name, f"names a group outside of {groups}")
-    sizes = np.bincount(group_of, minlength=groups)
-    if sizes.min() != sizes.max():
-        reason = f"gptq with groups of {sizes.min()} to {sizes.max()} inputs ({module})"
-        raise UnsupportedScheme(g_idx.path, reason)
-    if (group_of[1:] >= group_of[:-1]).all():
-        return None
-    return np.argsort(group_of, kind="stable").astype(np.int32)

@@ -12,7 +12,6 @@ from exporter.checkpoint.errors import TensorMissing, WrongShape
 from exporter.checkpoint.safetensors_file import StoredTensor
 
 WORD = 32
-_SCALES = frozenset({"bfloat16", "float16", "float32"})
 
 
 def unpack(words: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -68,6 +67,6 @@ def take_scales(
     if len(tensor.shape) != 2 or tensor.shape[1] != rows or not tensor.shape[0]:
         reason = f"shape {list(tensor.shape)}, expected [groups, {rows}]"
         raise WrongShape(tensor.path, name, reason)
-    if tensor.dtype.name not in _SCALES:
+    if not tensor.is_float:
         raise WrongShape(tensor.path, name, f"scales of type {tensor.dtype.name}")
     return tensor, tensor.shape[0]

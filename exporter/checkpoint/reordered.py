@@ -1,4 +1,4 @@
-"""Codes whose columns had to change places to lie in groups (GPTQ's act-order)."""
+"""Codes whose columns have to change places to lie in groups (GPTQ's act-order)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.checkpoint.errors import NotFinite
+from exporter.checkpoint.errors import NotFinite, UnsupportedScheme, WrongShape
+from exporter.checkpoint.safetensors_file import StoredTensor
 from exporter.checkpoint.weights import Dense, Packed
 from exporter.quant.blocks import dequantise
 
@@ -67,3 +68,28 @@ class Reordered(Dense):
         values = np.empty_like(grouped)
         values[:, self.order] = grouped
         return values
+
+
+def group_order(g_idx: StoredTensor, groups: int, method: str) -> NDArray[np.int32] | None:
+    """The columns sorted by group, in each group as they come; None when they are so.
+
+    Args:
+        g_idx: the group of each column, int32 [K].
+        groups: how many there are.
+        method: the format's name, for the error.
+
+    Raises:
+        WrongShape: a column belongs to a group that is not there.
+        UnsupportedScheme: the groups are not of equal size.
+    """
+    group_of: NDArray[np.int32] = g_idx.read()
+    if group_of.min() < 0 or group_of.max() >= groups:
+        raise WrongShape(g_idx.path, g_idx.name, f"names a group outside of {groups}")
+    sizes = np.bincount(group_of, minlength=groups)
+    if sizes.min() != sizes.max():
+        module = g_idx.name.rpartition(".")[0]
+        reason = f"{method} with groups of {sizes.min()} to {sizes.max()} inputs ({module})"
+        raise UnsupportedScheme(g_idx.path, reason)
+    if (group_of[1:] >= group_of[:-1]).all():
+        return None
+    return np.argsort(group_of, kind="stable").astype(np.int32)

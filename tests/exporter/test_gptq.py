@@ -228,6 +228,8 @@ def _rows(bundle: Path, manifest: Manifest, weight_set: str) -> dict[str, tuple[
         ("gptq-v2-head", "q4"),
         ("awq", "q4"),
         ("awq", "q8"),
+        ("w4a16-act-order", "q4"),
+        ("w4a16-act-order", "q8"),
     ],
 )
 def test_bundles_carry_every_code(
