@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from browser_harness.flags import AdapterChoice
+from browser_harness.flags import AdapterChoice, AdapterKind
 
 #: The measuring page, built from page/measure.
 PAGE = Path(__file__).parent / "page" / "dist" / "measure"
@@ -22,34 +22,42 @@ class Plan:
     """What is asked of one target.
 
     Attributes:
-        warm_loads: loads from the store, each in a fresh page.
+        warm_loads: loads from the store, each in a fresh page: at least so many.
         first_prompt: prompt tokens of the first token after a load.
         prefill_lengths: prompt lengths, in tokens; those that do not fit the model's
             context are left out.
-        prefill_warmup, prefill_repetitions: per length.
-        decode_runs, decode_tokens, decode_warmup: runs, tokens in each after the first,
-            and how many of those are thrown away.
+        prefill_warmup, prefill_repetitions: per length, in each of the first
+            ``warm_loads`` pages.
+        decode_runs, decode_tokens, decode_warmup: runs in each fresh page, tokens in each
+            after the first, and how many of those are thrown away.
+        precision: the share of the median decode time that its confidence interval may
+            reach to; further pages are opened until it does,
+        sampling_seconds: or until so long after the first of them.
         score_texts, score_tokens: most texts, and most tokens of each, that are
             teacher-forced; ``None`` takes all.
         greedy_cases, greedy_tokens: as above, for continuations.
+        questions: most questions that are asked; ``None`` asks all.
         share_first: the last load's first prompt is the first greedy case's, and its
             continuation serves as prefill sample, decode run and greedy case at once.
         call_seconds: deadline of one call to the page.
         load_seconds: deadline of one load.
     """
 
-    warm_loads: int = 3
+    warm_loads: int = 4
     first_prompt: int = 16
     prefill_lengths: tuple[int, ...] = (16, 64, 256)
     prefill_warmup: int = 1
-    prefill_repetitions: int = 3
-    decode_runs: int = 3
+    prefill_repetitions: int = 1
+    decode_runs: int = 1
     decode_tokens: int = 64
     decode_warmup: int = 4
+    precision: float = 0.03
+    sampling_seconds: float = 60.0
     score_texts: int | None = None
     score_tokens: int | None = None
     greedy_cases: int | None = None
     greedy_tokens: int | None = None
+    questions: int | None = None
     share_first: bool = False
     call_seconds: float = 120.0
     load_seconds: float = 300.0
@@ -65,9 +73,11 @@ PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(
             decode_runs=0,
             decode_tokens=3,
             decode_warmup=1,
+            sampling_seconds=0.0,
             score_texts=3,
             score_tokens=16,
             greedy_cases=0,
+            questions=2,
             share_first=True,
             call_seconds=400.0,
         ),
@@ -108,3 +118,7 @@ class Options:
     threads: int = field(default_factory=default_threads)
     page: Path = PAGE
     plans: Mapping[PlanName, Plan] = field(default_factory=lambda: PLANS)
+
+    def plan_for(self, adapter: AdapterKind, *, on_gpu: bool) -> Plan:
+        """The plan of a target that runs on ``adapter`` if it runs on the GPU."""
+        return self.plans["software" if on_gpu and adapter == "software" else "full"]

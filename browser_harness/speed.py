@@ -1,61 +1,109 @@
-"""Time to the first token by prompt length, and the time of every token after it."""
+"""Time to the first token by prompt length, and the time of every token after it.
+
+A fresh page is what can be sampled independently: each one decodes, and pages are opened
+until the median is known well enough.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import struct
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from browser_harness.client import MeasurePage
+from browser_harness.judge.figures import precision
+from browser_harness.judge.intervals import estimate
+from browser_harness.judge.statistics import by_visit
 from browser_harness.plan import Plan
 from manifests.page import GenerateResult
-from manifests.progress import Progress
 from manifests.report import DecodeRun, PrefillSample
 
 
-def decode_run(prompt_tokens: int, warmup: int, result: GenerateResult) -> DecodeRun:
+def prompt_digest(prompt: Sequence[int]) -> str:
+    """SHA-256 over the ids as little-endian int64."""
+    return hashlib.sha256(struct.pack(f"<{len(prompt)}q", *prompt)).hexdigest()
+
+
+def decode_run(
+    prompt: Sequence[int], warmup: int, result: GenerateResult, *, visit: int = 0
+) -> DecodeRun:
     """The tokens after the first, each in milliseconds since the one before."""
     steps = zip(result.at_ms, result.at_ms[1:], strict=False)
     return DecodeRun(
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=len(prompt),
+        prompt=prompt_digest(prompt),
+        visit=visit,
         warmup=warmup,
         ms=tuple(after - before for before, after in steps),
     )
 
 
 async def measure_prefill(
-    page: MeasurePage,
-    prompts: Sequence[Sequence[int]],
-    plan: Plan,
-    *,
-    progress: Progress,
-    phase: str,
+    page: MeasurePage, prompts: Sequence[Sequence[int]], plan: Plan, *, visit: int
 ) -> tuple[PrefillSample, ...]:
     """Each prompt in each round, so that a slow moment falls on all of them."""
-    rounds = plan.prefill_warmup + plan.prefill_repetitions
     taken: list[list[float]] = [[] for _ in prompts]
-    for done in range(rounds):
-        progress(phase, done, rounds)
+    for _ in range(plan.prefill_warmup + plan.prefill_repetitions):
         for prompt, times in zip(prompts, taken, strict=True):
             times.append((await page.generate(prompt, 1)).at_ms[0])
-    progress(phase, rounds, rounds)
     return tuple(
-        PrefillSample(prompt_tokens=len(prompt), warmup=plan.prefill_warmup, ms=tuple(times))
+        PrefillSample(
+            prompt_tokens=len(prompt),
+            prompt=prompt_digest(prompt),
+            visit=visit,
+            warmup=plan.prefill_warmup,
+            ms=tuple(times),
+        )
         for prompt, times in zip(prompts, taken, strict=True)
     )
 
 
 async def measure_decode(
-    page: MeasurePage,
-    prompt: Sequence[int],
-    tokens: int,
-    plan: Plan,
-    progress: Progress,
-    phase: str,
+    page: MeasurePage, prompt: Sequence[int], tokens: int, plan: Plan, *, visit: int
 ) -> tuple[DecodeRun, ...]:
     """Runs of ``tokens`` tokens after the first."""
-    runs = []
-    for done in range(plan.decode_runs):
-        progress(phase, done, plan.decode_runs)
-        result = await page.generate(prompt, 1 + tokens)
-        runs.append(decode_run(len(prompt), plan.decode_warmup, result))
-    progress(phase, plan.decode_runs, plan.decode_runs)
-    return tuple(runs)
+    return tuple(
+        [
+            decode_run(
+                prompt, plan.decode_warmup, await page.generate(prompt, 1 + tokens), visit=visit
+            )
+            for _ in range(plan.decode_runs)
+        ]
+    )
+
+
+@dataclass
+class Sampling:
+    """Decides after each fresh page whether another is opened."""
+
+    plan: Plan
+    started: float = field(default_factory=time.monotonic)
+
+    def goes_on(self, visits: int, runs: Sequence[DecodeRun]) -> bool:
+        """Whether ``visits`` pages with ``runs`` in them are not enough."""
+        if visits < self.plan.warm_loads:
+            return True
+        if time.monotonic() - self.started >= self.plan.sampling_seconds:
+            return False
+        return known_to(runs) > self.plan.precision
+
+    def note(self, visits: int, runs: Sequence[DecodeRun]) -> str:
+        """What the sampling came to, for whoever reads the report; empty for a single page."""
+        known, asked = known_to(runs), self.plan.precision
+        if math.isinf(known):
+            return ""
+        told = f"{visits} fresh pages: the median decode time is known to {known:.1%}"
+        if known <= asked:
+            return told
+        seconds = time.monotonic() - self.started
+        return (
+            f"{told}; the time limit came after {seconds:.0f} s, before the {asked:.1%} asked for"
+        )
+
+
+def known_to(runs: Sequence[DecodeRun]) -> float:
+    """The share that the interval around the median decode time reaches to; may be infinite."""
+    return precision(estimate(by_visit(runs), 0.5))

@@ -10,8 +10,10 @@ from typing import Literal
 
 from manifests.agreement import Agreement
 from manifests.base import Real, Schema
+from manifests.budget import Statistic
 from manifests.bundle import Sha256
 from manifests.page import Adapter, LoadTimings
+from manifests.questions import Answers
 from manifests.reference import Device, Speed
 
 
@@ -63,17 +65,25 @@ class LoadSample(Schema):
 
 
 class PrefillSample(Schema):
-    """Milliseconds to the first token for one prompt length, one per repetition."""
+    """Milliseconds to the first token for one prompt length, one per repetition.
+
+    The first ``warmup`` are not judged.  ``visit`` counts the fresh pages of a target, in
+    the order in which they were opened; ``prompt`` is the digest of the prompt's ids.
+    """
 
     prompt_tokens: int
+    prompt: Sha256 | None = None
+    visit: int = 0
     warmup: int
     ms: tuple[float, ...]
 
 
 class DecodeRun(Schema):
-    """Milliseconds of each token after the first; the first ``warmup`` are not judged."""
+    """Milliseconds of each token after the first; fields as in :class:`PrefillSample`."""
 
     prompt_tokens: int
+    prompt: Sha256 | None = None
+    visit: int = 0
     warmup: int
     ms: tuple[float, ...]
 
@@ -150,6 +160,7 @@ class TargetReport(Schema):
 
     ``software_adapter`` is what the page says of its adapter; ``target_bytes`` are the
     files that a load verifies; ``notes`` are the page's and the harness's.
+    ``reference_questions`` are PyTorch's answers to the same questions, with the checkpoint.
     """
 
     execution_provider: Literal["webgpu", "wasm"]
@@ -167,6 +178,8 @@ class TargetReport(Schema):
     decode: tuple[DecodeRun, ...] = ()
     memory: Memory | None = None
     parity: Parity | None = None
+    questions: Answers | None = None
+    reference_questions: Answers | None = None
     console: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -178,27 +191,69 @@ class ReferenceSummary(Schema):
     speed: Speed
 
 
+class Interval(Schema):
+    """Both ends of a confidence interval, in the unit of what it is about."""
+
+    low: Real
+    high: Real
+
+
+class Comparison(Schema):
+    """A figure against the baseline's.
+
+    ``baseline`` is in the metric's unit; ``ratio`` is this report's figure over it.  Both
+    ends of its ``interval`` are the ratio itself where the figure is exact; it is absent
+    where either report sampled fewer than two fresh pages.
+    """
+
+    baseline: Real
+    ratio: Real
+    interval: Interval | None = None
+    change: Literal["regressed", "improved", "same", "inconclusive"]
+
+
 class Check(Schema):
-    """One limit judged.  ``value`` is absent when the figure is missing."""
+    """One bound judged.
+
+    ``value`` is absent when the figure is missing; ``interval`` is the statistic's, absent
+    where the figure is exact or its samples are too few.  ``limit`` is in the metric's
+    unit, a multiple of PyTorch's figure, or the share by which the figure may be worse
+    than the baseline's: ``of`` tells.
+    """
 
     target: str
     metric: str
     unit: str
-    bound: Literal["min", "max"]
+    statistic: Statistic = "median"
+    bound: Literal["min", "max", "regression"]
+    of: Literal["value", "reference", "baseline"] = "value"
     limit: float
     value: Real | None = None
+    interval: Interval | None = None
+    comparison: Comparison | None = None
     outcome: Literal["pass", "warn", "fail", "inconclusive"]
     reason: str = ""
+
+
+class Baseline(Schema):
+    """The report that was compared with."""
+
+    created: str
+    bundle: str
+    seal: Sha256
 
 
 class Verdict(Schema):
     """Every limit of the budget, judged.
 
     ``failed_targets`` were measured and failed; one is enough to fail the verdict,
-    whether the budget limits it or not.
+    whether the budget limits it or not.  ``confidence`` is that of the checks' intervals,
+    absent where there is none.
     """
 
     outcome: Literal["pass", "fail", "inconclusive"]
+    confidence: float | None = None
+    baseline: Baseline | None = None
     failed_targets: tuple[str, ...] = ()
     checks: tuple[Check, ...]
 

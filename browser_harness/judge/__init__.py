@@ -1,6 +1,14 @@
 """What the figures of a report are called, how they are read, and the gate over them."""
 
-from browser_harness.judge.gate import check_budget, exit_status, judge
+from browser_harness.judge.gate import exit_status, judge
+from browser_harness.judge.limits import check_budget, comparison_budget
 from browser_harness.judge.metrics import METRICS, Metric
 
-__all__ = ["METRICS", "Metric", "check_budget", "exit_status", "judge"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "check_budget",
+    "comparison_budget",
+    "exit_status",
+    "judge",
+]

@@ -6,18 +6,46 @@ writes that list from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from browser_harness.judge.statistics import judged, per_second, summarise
+from browser_harness.judge.accuracy import accuracy
+from browser_harness.judge.statistics import by_visit, per_second, summarise
 from browser_harness.judge.units import Unit
 from manifests.agreement import Agreement
-from manifests.report import LoadSample, Memory, MemoryPoint, Parity, PrefillSample, TargetReport
+from manifests.reference import Speed
+from manifests.report import (
+    LoadSample,
+    Memory,
+    MemoryPoint,
+    Parity,
+    PrefillSample,
+    TargetReport,
+)
 
 Kind = Literal["size", "load", "speed", "memory", "parity", "health"]
 Read = Callable[[TargetReport], float | None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a figure is made of.
+
+    Attributes:
+        visits: milliseconds by fresh page, warm-up left out.
+        count: how many things each sample is the time of, and the figure is things per
+            second; ``None`` where the figure is the time itself.
+    """
+
+    visits: tuple[tuple[float, ...], ...]
+    count: float | None = None
+
+    def figure(self, ms: float) -> float | None:
+        """The figure that ``ms`` milliseconds mean."""
+        return ms if self.count is None else per_second(self.count, ms)
 
 
 @dataclass(frozen=True)
@@ -30,7 +58,8 @@ class Metric:
         better: the direction in which the value improves.
         kind: the group in which it is shown.
         statistic: how the samples become one value.
-        read: the value, or ``None`` when the report does not hold it.
+        source: the samples, or the value where it is one exact number.
+        reference: PyTorch's own figure of the same thing, where it has one.
     """
 
     label: str
@@ -38,12 +67,26 @@ class Metric:
     better: Literal["lower", "higher"]
     kind: Kind
     statistic: str
-    read: Read
+    source: Callable[[TargetReport], Samples | float | None]
+    reference: Callable[[TargetReport, Speed], float | None] | None = None
 
     @property
     def speed_like(self) -> bool:
-        """Whether a software adapter makes the value say nothing about a user's machine."""
+        """Whether the value is made of timed samples, which a software adapter spoils."""
         return self.kind in ("load", "speed")
+
+    def read(self, target: TargetReport) -> float | None:
+        """The value, at the samples' median; ``None`` when the report does not hold it."""
+        found = self.source(target)
+        if not isinstance(found, Samples):
+            return found
+        median = _median(tuple(ms for visit in found.visits for ms in visit))
+        return None if median is None else found.figure(median)
+
+    def worsening(self, ratio: float) -> float:
+        """The logarithm of ``ratio`` (new over old), positive for a change for the worse."""
+        log = math.log(ratio) if ratio > 0 else -math.inf
+        return log if self.better == "lower" else -log
 
 
 def _median(samples: tuple[float, ...]) -> float | None:
@@ -51,31 +94,40 @@ def _median(samples: tuple[float, ...]) -> float | None:
     return None if summary is None else summary.median
 
 
-def _load(samples: tuple[LoadSample, ...]) -> float | None:
-    return _median(tuple(sample.timings.total_ms for sample in samples))
+def _load(samples: tuple[LoadSample, ...]) -> Samples:
+    return Samples(tuple((sample.timings.total_ms,) for sample in samples))
 
 
-def longest_prefill(samples: tuple[PrefillSample, ...]) -> tuple[int, tuple[float, ...]]:
-    """The longest prompt's tokens and its judged milliseconds; (0, ()) without samples."""
+def _longest(samples: tuple[PrefillSample, ...]) -> tuple[int, list[PrefillSample]]:
+    """The longest prompt's tokens, and what was taken at it."""
     longest = max((sample.prompt_tokens for sample in samples), default=0)
-    return longest, judged(sample for sample in samples if sample.prompt_tokens == longest)
+    return longest, [sample for sample in samples if sample.prompt_tokens == longest]
 
 
-def _prefill_rate(target: TargetReport) -> float | None:
-    tokens, samples = longest_prefill(target.prefill)
-    summary = summarise(samples)
-    return None if summary is None else per_second(tokens, summary.median)
+def _first_token(target: TargetReport) -> Samples:
+    return Samples(by_visit(_longest(target.prefill)[1]))
 
 
-def _decode_rate(percentile: Literal["median", "p5", "p95"]) -> Read:
-    # The 5th percentile of the speed is the 95th percentile of the time.
-    ms_of = {"median": "median", "p5": "p95", "p95": "p5"}[percentile]
+def _prefill(target: TargetReport) -> Samples:
+    tokens, samples = _longest(target.prefill)
+    return Samples(by_visit(samples), tokens)
 
-    def read(target: TargetReport) -> float | None:
-        summary = summarise(judged(target.decode))
-        return None if summary is None else per_second(1, getattr(summary, ms_of))
 
-    return read
+def _torch_first_token(target: TargetReport, speed: Speed) -> float | None:
+    longest, _ = _longest(target.prefill)
+    return _median(
+        tuple(ms for sample in speed.prefill if sample.prompt_tokens == longest for ms in sample.ms)
+    )
+
+
+def _torch_prefill(target: TargetReport, speed: Speed) -> float | None:
+    ms = _torch_first_token(target, speed)
+    return None if ms is None else per_second(_longest(target.prefill)[0], ms)
+
+
+def _torch_decode(_target: TargetReport, speed: Speed) -> float | None:
+    ms = _median(speed.decode_ms)
+    return None if ms is None else per_second(1, ms)
 
 
 def _memory(read: Callable[[Memory], float | None]) -> Read:
@@ -133,37 +185,27 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "load_warm_ms": Metric(
             "Warm load", "ms", "lower", "load",
             "median over loads from the browser's own storage, until the session is ready",
-            lambda target: _load(target.warm),
+            lambda target: _load(target.warm), lambda _target, speed: speed.load_ms,
         ),
         "time_to_first_token_ms": Metric(
             "Time to first token", "ms", "lower", "speed",
             "median over repetitions after warm-up, at the longest prompt",
-            lambda target: _median(longest_prefill(target.prefill)[1]),
+            _first_token, _torch_first_token,
         ),
         "prefill_tokens_per_second": Metric(
             "Prefill", "tokens/s", "higher", "speed",
             "prompt tokens over the median time to first token, at the longest prompt",
-            _prefill_rate,
+            _prefill, _torch_prefill,
         ),
         "decode_tokens_per_second": Metric(
             "Decode", "tokens/s", "higher", "speed",
-            "median over the tokens of all runs after warm-up",
-            _decode_rate("median"),
-        ),
-        "decode_tokens_per_second_p5": Metric(
-            "Decode, 5th percentile", "tokens/s", "higher", "speed",
-            "speed that 95 % of the tokens after warm-up reach",
-            _decode_rate("p5"),
-        ),
-        "decode_tokens_per_second_p95": Metric(
-            "Decode, 95th percentile", "tokens/s", "higher", "speed",
-            "speed that 5 % of the tokens after warm-up reach",
-            _decode_rate("p95"),
+            "one token over the median time of a token, all runs after warm-up",
+            lambda target: Samples(by_visit(target.decode), 1), _torch_decode,
         ),
         "peak_memory_bytes": Metric(
             "Peak memory", "bytes", "lower", "memory",
             "largest sum of the renderer's and the GPU process's PSS at one moment",
-            _memory(_peak_pss),
+            _memory(_peak_pss), lambda _target, speed: speed.peak_bytes,
         ),
         "rest_memory_bytes": Metric(
             "Memory at rest", "bytes", "lower", "memory",
@@ -237,6 +279,12 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
             "Greedy continuations equal", "share", "higher", "parity",
             "share of continuations that are PyTorch's, or leave it at a near-tie",
             _parity(_greedy_equal),
+        ),
+        "question_accuracy": Metric(
+            "Questions answered right", "share", "higher", "parity",
+            "share of the questions of --tasks; PyTorch's is the checkpoint's",
+            lambda target: accuracy(target.questions),
+            lambda target, _speed: accuracy(target.reference_questions),
         ),
         "console_errors": Metric(
             "Console errors", "messages", "lower", "health",

@@ -37,6 +37,14 @@ def judged(samples: Iterable[DecodeRun | PrefillSample]) -> tuple[float, ...]:
     return tuple(ms for sample in samples for ms in sample.ms[sample.warmup :])
 
 
+def by_visit(samples: Iterable[DecodeRun | PrefillSample]) -> tuple[tuple[float, ...], ...]:
+    """The same by fresh page, in the order in which the pages were opened."""
+    visits: dict[int, tuple[float, ...]] = {}
+    for sample in samples:
+        visits[sample.visit] = visits.get(sample.visit, ()) + judged([sample])
+    return tuple(visits[visit] for visit in sorted(visits))
+
+
 def per_second(count: float, ms: float) -> float | None:
     """``count`` things in ``ms`` milliseconds, per second.
 

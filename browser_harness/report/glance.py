@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from browser_harness.judge.figures import figure as judged_figure
+from browser_harness.judge.figures import noise
+from browser_harness.judge.intervals import CONFIDENCE
 from browser_harness.judge.metrics import METRICS
 from browser_harness.judge.statistics import Summary, judged, per_second, summarise
 from browser_harness.judge.units import show, show_round
@@ -13,6 +16,7 @@ from manifests.report import Check, Failure, Report, TargetReport
 
 #: What stands where there is no figure.
 NONE = "–"
+DECODE = "decode_tokens_per_second"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,24 @@ def decode_speed(summary: Summary | None) -> str:
     rates = [per_second(1, ms) for ms in (summary.median, summary.p95, summary.p5)]
     median, p5, p95 = (NONE if r is None else show(r, "tokens/s") for r in rates)
     return f"{median} ({p5.removesuffix(' tok/s')}–{p95.removesuffix(' tok/s')})"
+
+
+def decode_interval(target: TargetReport) -> str:
+    """The confidence interval of the median decode speed."""
+    interval = judged_figure(METRICS[DECODE], target).interval
+    if interval is None:
+        return NONE
+    low, high = (show(end, "tokens/s") for end in (interval.low, interval.high))
+    return f"{low.removesuffix(' tok/s')}–{high}"
+
+
+def noise_floor(target: TargetReport) -> str:
+    """What the target's two interleaved halves make of each other: the A/A run."""
+    found = noise(METRICS[DECODE], target)
+    if found is None:
+        return NONE
+    low, high = found.interval
+    return f"× {found.ratio:.3f} ({low:.3f}–{high:.3f})"
 
 
 def first_token(samples: Iterable[float], prompt_tokens: int) -> str:
@@ -113,15 +135,35 @@ def by_target(report: Report) -> dict[str, list[Check]]:
     return grouped
 
 
+_STATISTICS = {"median": "", "p95": "95 %: ", "lower_bound": "lower bound: "}
+
+
 def limit(check: Check) -> str:
     """A check's bound, for a person."""
+    which = _STATISTICS[check.statistic]
+    if check.bound == "regression":
+        return f"{which}at most {100 * check.limit:.3g} % worse"
     sign = {"min": "≥", "max": "≤"}[check.bound]
-    return f"{sign} {show_round(check.limit, METRICS[check.metric].unit)}"
+    if check.of == "reference":
+        return f"{which}{sign} {check.limit:g} × PyTorch"
+    return f"{which}{sign} {show_round(check.limit, METRICS[check.metric].unit)}"
 
 
 def measured(check: Check) -> str:
     """A check's value, for a person."""
     return NONE if check.value is None else show(check.value, METRICS[check.metric].unit)
+
+
+def baseline_line(report: Report) -> str:
+    """What was compared with; empty where nothing was."""
+    if report.verdict is None or report.verdict.baseline is None:
+        return ""
+    against, confidence = report.verdict.baseline, report.verdict.confidence
+    interval = "" if confidence is None else f", with its {confidence:.0%} interval"
+    return (
+        f"Compared with {against.bundle}, seal {against.seal[:8]}, measured {against.created}; "
+        f"× is this report's figure over the baseline's{interval}."
+    )
 
 
 def glance(report: Report) -> Glance:
@@ -141,6 +183,10 @@ def glance(report: Report) -> Glance:
         rows.append(_row(label, cells, speed, f"prefill {tokens}"))
     decode = [decode_speed(summarise(judged(t.decode))) for t in targets]
     rows.append(_row("Decode, median (5 to 95 %)", decode, speed, "decode"))
+    known = [decode_interval(t) for t in targets]
+    rows.append(_row(f"Decode, {CONFIDENCE:.0%} interval of the median", known, speed, ""))
+    floors = [noise_floor(t) for t in targets]
+    rows.append(_row("Decode, noise floor (A/A)", floors, speed, ""))
     columns = (*report.targets, *(() if speed is None else ("PyTorch",)))
     return Glance(columns, tuple(row for row in rows if set(row.cells) != {NONE}))
 

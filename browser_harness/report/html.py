@@ -83,7 +83,8 @@ def _agreement_rows(agreement: Agreement) -> list[tuple[str, str]]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with what they may call."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -108,12 +109,13 @@ def render_html(report: Report) -> str:
     """Render ``report`` as one self-contained page; everything in it is escaped."""
     speed = report.reference.speed if report.reference else None
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
             verdict=report.verdict.outcome if report.verdict else "unjudged",
             counts=glance.verdict_counts(report),
+            baseline=glance.baseline_line(report),
             software=glance.software_notice(report),
             failures=glance.failures(report),
             checks=glance.by_target(report),

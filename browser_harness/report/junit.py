@@ -77,6 +77,8 @@ def _add_case(suite: ET.Element, check: Check) -> None:
         ET.SubElement(case, "skipped", {"message": told})
     elif check.outcome == "warn":
         ET.SubElement(case, "system-out").text = f"warning: {told}"
+    elif check.comparison is not None:
+        ET.SubElement(case, "system-out").text = told
 
 
 def write_junit(report: Report, path: Path) -> None:

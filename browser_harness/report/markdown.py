@@ -19,7 +19,7 @@ _CHECK_HEAD = ("Outcome", "Target", "Limit", "Measured", "Bound", "Why")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """``text`` as one line that Markdown shows as it is: no markup, no HTML, no mention."""
     line = (
         " ".join(printable(text).split())
@@ -30,39 +30,42 @@ def _plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", line)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: range) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: range) -> list[str]:
+    """The lines of a table; the columns ``numbers`` are set to the right."""
     rule = ["---:" if i in numbers else "---" for i in range(len(head))]
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
 
 
 def render_markdown(report: Report) -> str:
     """Render the verdict, the failures, the checks and the figures of ``report``."""
-    lines = [f"## {_plain(report.bundle.name)}", "", f"**{glance.verdict_line(report)}**", ""]
+    lines = [f"## {plain(report.bundle.name)}", "", f"**{glance.verdict_line(report)}**", ""]
     for name, failure in glance.failures(report):
-        sentence = _plain(f"{failure.code}: {failure.sentence}")
-        lines += [f"> ❌ **{_plain(name)}** failed: {sentence}", ""]
+        sentence = plain(f"{failure.code}: {failure.sentence}")
+        lines += [f"> ❌ **{plain(name)}** failed: {sentence}", ""]
     if notice := glance.software_notice(report):
-        lines += [f"> {_plain(notice)}", ""]
+        lines += [f"> {plain(notice)}", ""]
+    if line := glance.baseline_line(report):
+        lines += [plain(line), ""]
     rows = [
         (
             f"{_ICONS[check.outcome]} {check.outcome}",
-            _plain(name),
+            plain(name),
             METRICS[check.metric].label,
             glance.measured(check),
             glance.limit(check),
-            _plain(check.reason),
+            plain(check.reason),
         )
         for name, checks in glance.by_target(report).items()
         for check in checks
     ]
     if rows:
-        lines += [*_table(_CHECK_HEAD, rows, range(3, 5)), ""]
+        lines += [*table(_CHECK_HEAD, rows, range(3, 5)), ""]
     data = glance.glance(report)
-    head = ("", *(_plain(column) for column in data.columns))
-    lines += _table(head, [(row.label, *row.cells) for row in data.rows], range(1, len(head)))
+    head = ("", *(plain(column) for column in data.columns))
+    lines += table(head, [(row.label, *row.cells) for row in data.rows], range(1, len(head)))
     browser = f"{report.browser.name} {report.browser.version}, " if report.browser else ""
     machine = f"{report.machine.cpu}, {report.machine.cores} cores"
-    lines += ["", f"<sub>{_plain(browser + machine)}</sub>", ""]
+    lines += ["", f"<sub>{plain(browser + machine)}</sub>", ""]
     return "\n".join(lines)
 
 

@@ -33,6 +33,8 @@ def render(report: Report) -> RenderableType:
     ]
     if notice := glance.software_notice(report):
         parts.append(Text(printable(notice), style="cyan"))
+    if line := glance.baseline_line(report):
+        parts.append(Text(printable(line)))
     if report.verdict is not None:
         parts.append(_checks(report))
     outcome = report.verdict.outcome if report.verdict else "unjudged"

@@ -43,11 +43,14 @@ def test_an_unjudgeable_limit_passes_unless_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[limits.wasm-q4]\nload_cold_ms = {}", "min or max"),
+        ("[limits.wasm-q4]\nload_cold_ms = {}", "min, max or regression"),
         ("[limits.wasm-q4]\nload_cold_ms = { most = 3 }", "limits.wasm-q4.load_cold_ms.most"),
         ("[limits.wasm-q4]\nload_cold_ms = { max = 3, level = 'loud' }", "level"),
         ("[gate]\ninconclusive = 'maybe'\n[limits]", "gate.inconclusive"),
-        ("[gate]\n", "limits"),
+        ("[limits.wasm-q4]\nload_cold_ms = { regression = 0 }", "regression"),
+        ("[limits.wasm-q4]\nload_cold_ms = { regression = 0.1, of = 'reference' }", "min or max"),
+        ("[limits.wasm-q4]\nload_cold_ms = { max = 3, statistic = 'mean' }", "statistic"),
+        ("[defaults]\nload_cold_ms = 3", "defaults.load_cold_ms"),
         ("[limits", "budget.toml"),
     ],
 )
@@ -71,3 +74,19 @@ def test_a_missing_budget_is_named(tmp_path: Path) -> None:
         Budget.load(tmp_path / "absent.toml")
     with pytest.raises(NotFound):
         Budget.load(tmp_path)
+
+
+def test_a_targets_own_limit_goes_before_the_defaults(tmp_path: Path) -> None:
+    budget = load(
+        tmp_path,
+        """
+        [defaults]
+        console_errors = { max = 0 }
+        load_cold_ms = { max = 9000, level = "warn" }
+        [limits.wasm-q4]
+        load_cold_ms = { level = "off" }
+        """,
+    )
+    assert budget.of("webgpu-q4") == budget.defaults
+    own = budget.of("wasm-q4")
+    assert (own["console_errors"].max, own["load_cold_ms"].level) == (0, "off")

@@ -16,6 +16,7 @@ from browser_harness.browsers import BrowserMissing
 from manifests.errors import BadInput
 from manifests.report import Report
 from tests.unit.reports import healthy_report, sample_report
+from tests.unit.test_judge_baseline import decodes, machine
 
 KEPT = "[limits.wasm-q4]\ntarget_bytes = { max = 140e6 }\n"
 IMPOSSIBLE = "[limits.wasm-q4]\ntarget_bytes = { max = 1 }\n"
@@ -25,8 +26,9 @@ UNJUDGEABLE = (
 
 
 @pytest.fixture(autouse=True)
-def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+def no_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def budget(folder: Path, text: str) -> str:
@@ -113,6 +115,92 @@ def test_a_target_of_the_report_may_be_limited_though_tabwright_does_not_know_it
     text = KEPT.replace("wasm-q4", "of-my-own")
     assert tabwright.call(["gate", str(report), "--budget", budget(report.parent, text)]) == 0
     capsys.readouterr()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    """A report whose decode is a fifth slower, and its baseline."""
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    decodes(36, seed=1).save(new)
+    decodes(30).save(old)
+    return str(new), str(old)
+
+
+def test_gate_compares_with_a_baseline(
+    pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = pair
+    assert tabwright.call(["gate", new, "--baseline", old]) == 1
+    printed = capsys.readouterr().out
+    assert "regressed: 0.8" in printed
+    assert "Compared with SmolLM2-135M-Instruct" in printed
+    lax = "[limits.wasm-q4]\ndecode_tokens_per_second = { regression = 0.5 }\n"
+    arguments = ["gate", new, "--baseline", old, "--budget", budget(tmp_path, lax)]
+    assert tabwright.call([*arguments, "--format", "json"]) == 0
+    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    assert check["comparison"]["change"] == "same"
+
+
+def test_gate_refuses_another_environment(
+    pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(tmp_path / "other.json")
+    machine(cores=64)(decodes(30)).save(Path(other))
+    before = Path(pair[0]).read_bytes()
+    assert tabwright.call(["gate", pair[0], "--baseline", other]) == 3
+    told = capsys.readouterr().err
+    assert "error[not-comparable]" in told
+    assert "64 cores" in told
+    assert Path(pair[0]).read_bytes() == before
+
+
+def test_gate_needs_something_to_judge_by(report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tabwright.call(["gate", str(report)]) == 2
+    assert "--init" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "lines"),
+    [
+        ((), {}, 0),
+        ((), {"GITHUB_ACTIONS": "true"}, 1),
+        (("--annotations", "github"), {}, 1),
+        (("--annotations", "none"), {"GITHUB_ACTIONS": "true"}, 0),
+    ],
+)
+def test_annotations_go_to_stderr_where_they_are_read(
+    options: tuple[str, ...],
+    environment: dict[str, str],
+    lines: int,
+    report: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    limits = budget(report.parent, IMPOSSIBLE)
+    assert tabwright.call(["gate", str(report), "--budget", limits, *options]) == 1
+    printed = capsys.readouterr()
+    assert "::error" not in printed.out
+    assert printed.err.count("::error title=wasm-q4%3A Size of the target::") == lines
+
+
+def test_init_proposes_a_budget_that_gate_passes(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = report.read_bytes()
+    out = report.parent / "proposed.toml"
+    arguments = ["gate", "--init", str(report), "--headroom", "35"]
+    assert tabwright.call(arguments) == 0
+    text = capsys.readouterr().out
+    assert "35 % headroom" in text
+    assert tabwright.call([*arguments, "--budget", str(out)]) == 0
+    capsys.readouterr()
+    assert out.read_text("utf-8") == text.rstrip("\n") + "\n"
+    assert report.read_bytes() == before
+    assert tabwright.call(["gate", str(report), "--budget", str(out)]) == 0
+    assert tabwright.call([*arguments, "--budget", str(out)]) == 2
+    assert "error[budget-exists]" in capsys.readouterr().err
 
 
 def measured(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:

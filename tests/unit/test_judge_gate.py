@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 import browser_harness.judge
-from browser_harness.judge.gate import (
+from browser_harness.judge.gate import exit_status, judge
+from browser_harness.judge.limits import (
     EmptyBudget,
     UnknownBudgetTarget,
     UnknownMetric,
     check_budget,
-    exit_status,
-    judge,
 )
 from manifests.budget import Budget
 from manifests.report import Check, Report, Verdict

@@ -1,0 +1,160 @@
+"""What a budget may ask, and what is refused before hours are spent on measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from browser_harness.judge.figures import figure
+from browser_harness.judge.metrics import METRICS, Metric
+from manifests.budget import Budget, Limit
+from manifests.errors import EXIT_USAGE, TabwrightError
+from manifests.report import Report, TargetReport
+
+#: How much worse a figure may be where a baseline is given and no budget.
+ALLOWED_REGRESSION = 0.05
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name of ``known`` most like ``name``, as a question; empty when none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+class UnknownMetric(TabwrightError):
+    """The budget limits something that is not measured."""
+
+    code = "unknown-metric"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, metric: str, target: str) -> None:
+        super().__init__(
+            f"the budget limits '{metric}' for {target}, and there is no such metric",
+            nearest(metric, METRICS) or f"choose among {', '.join(METRICS)}",
+        )
+
+
+class UnknownBudgetTarget(TabwrightError):
+    """The budget limits a target that does not exist."""
+
+    code = "unknown-target"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, target: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(
+            f"the budget limits the target '{target}', and there is no such target",
+            nearest(target, names) or f"choose among {', '.join(names)}",
+        )
+
+
+class WrongLimit(TabwrightError):
+    """The budget asks something of a metric that it does not have."""
+
+    code = "wrong-limit"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, metric: str, target: str, what: str, next_step: str) -> None:
+        super().__init__(f"the budget limits '{metric}' for {target} {what}", next_step)
+
+
+class NoRegressionLimit(TabwrightError):
+    """A baseline was given to a budget that compares nothing."""
+
+    code = "no-regression-limit"
+    exit_status = EXIT_USAGE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a baseline was given, and the budget holds no 'regression' limit",
+            "add one, e.g. decode_tokens_per_second = { regression = 0.05 }, or leave out "
+            f"the budget to allow {100 * ALLOWED_REGRESSION:.0f} % everywhere",
+        )
+
+
+class EmptyBudget(TabwrightError):
+    """The budget limits nothing, so that passing it would say nothing."""
+
+    code = "empty-budget"
+    exit_status = EXIT_USAGE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the budget holds no limit that is switched on",
+            "add a table [limits.TARGET] with at least one limit",
+        )
+
+
+def check_budget(budget: Budget, targets: Iterable[str]) -> None:
+    """Refuse a budget that cannot be judged, before hours are spent on measuring.
+
+    Args:
+        budget: the limits.
+        targets: every target there is, measured or not.
+
+    Raises:
+        UnknownBudgetTarget: a limit names none of ``targets``; the nearest is told.
+        UnknownMetric: a limit names no metric; the nearest is told.
+        WrongLimit: a statistic of an exact figure, or PyTorch's figure where it has none.
+        EmptyBudget: no limit is on.
+    """
+    known = frozenset(targets)
+    for target in budget.limits:
+        if target not in known:
+            raise UnknownBudgetTarget(target, known)
+    check_limits(budget)
+
+
+def check_limits(budget: Budget) -> None:
+    """As :func:`check_budget`, for a budget whose targets need not exist."""
+    tables = [("every target", budget.defaults), *budget.limits.items()]
+    every = [(name, *each) for name, limits in tables for each in limits.items()]
+    for target, metric, limit in every:
+        if metric not in METRICS:
+            raise UnknownMetric(metric, target)
+        known = METRICS[metric]
+        if limit.statistic != "median" and not known.speed_like:
+            step = "leave the statistic out: the figure is one exact number"
+            raise WrongLimit(metric, target, f"by its {limit.statistic}", step)
+        if limit.of == "reference" and known.reference is None:
+            names = ", ".join(name for name, each in METRICS.items() if each.reference)
+            raise WrongLimit(metric, target, "by PyTorch's", f"PyTorch has {names}")
+    if all(limit.level == "off" for _, _, limit in every):
+        raise EmptyBudget
+
+
+def _comparable(metric: Metric, target: TargetReport) -> bool:
+    if metric.speed_like:
+        return figure(metric, target).interval is not None
+    return metric.read(target) is not None
+
+
+def comparison_budget(report: Report) -> Budget:
+    """The budget of a comparison alone: sizes, loads and speeds, :data:`ALLOWED_REGRESSION`.
+
+    A figure that ``report`` does not hold is left out, or holds of a single page only.
+    """
+    allowed = Limit(regression=ALLOWED_REGRESSION)
+    return Budget(
+        limits={
+            name: {
+                metric: allowed
+                for metric, known in METRICS.items()
+                if known.kind in ("size", "load", "speed") and _comparable(known, target)
+            }
+            for name, target in report.targets.items()
+        }
+    )
+
+
+def check_baseline(budget: Budget) -> None:
+    """Refuse a budget that would leave a baseline unused.
+
+    Raises:
+        NoRegressionLimit: no limit looks at it.
+    """
+    every = (
+        limit for table in (budget.defaults, *budget.limits.values()) for limit in table.values()
+    )
+    if all(limit.regression is None or limit.level == "off" for limit in every):
+        raise NoRegressionLimit

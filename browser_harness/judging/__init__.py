@@ -1,0 +1,1 @@
+"""The commands that judge reports.  Importing this imports nothing that judging needs."""

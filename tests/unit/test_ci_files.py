@@ -1,0 +1,116 @@
+"""The CI files: their scripts are run as they are, with a stand-in for measuring only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests.report import Report
+from tests.unit.test_judge_baseline import decodes
+
+ROOT = Path(__file__).parents[2]
+CI = ROOT / "browser_harness/ci"
+BUDGET = "[limits.wasm-q4]\ndecode_tokens_per_second = { min = 1, regression = 0.05 }\n"
+
+#: Takes the report from a file instead of a browser; everything else is the real command.
+TABWRIGHT = f"""#!{sys.executable}
+import shutil, sys
+sys.path.insert(0, {str(ROOT)!r})
+import tabwright
+if sys.argv[1] == "measure":
+    shutil.copy("measured.json", sys.argv[sys.argv.index("-o") + 1])
+else:
+    sys.exit(tabwright.call(sys.argv[1:]))
+"""
+
+
+def document(name: str) -> Any:
+    return yaml.safe_load((CI / name).read_text("utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "tabwright"
+    program.write_text(TABWRIGHT)
+    program.chmod(0o755)
+    (tmp_path / "budget.toml").write_text(BUDGET)
+    return tmp_path
+
+
+BASH = shutil.which("bash")
+pytestmark = pytest.mark.skipif(BASH is None, reason="no bash on this machine")
+
+
+def bash(folder: Path, script: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    assert BASH is not None
+    # As runners start it: a step ends at its first failing command.
+    return subprocess.run(
+        [BASH, "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=folder,
+        env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def action(folder: Path, report: Report, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """Run the action's step with ``inputs`` over its defaults."""
+    report.save(folder / "measured.json")
+    parsed = document("action.yml")
+    given = {name: each.get("default") for name, each in parsed["inputs"].items()} | inputs
+    (step,) = parsed["runs"]["steps"]
+    variables = {
+        name: given[value.removeprefix("${{ inputs.").removesuffix(" }}")]
+        for name, value in step["env"].items()
+    }
+    github = {"GITHUB_OUTPUT": str(folder / "output"), "GITHUB_ACTIONS": "true"}
+    return bash(folder, step["run"], variables | github)
+
+
+def test_the_action_judges_and_annotates(folder: Path) -> None:
+    first = action(folder, decodes(30), bundle="b", budget="budget.toml", baseline="absent.json")
+    assert first.returncode == 0, first.stderr
+    assert (folder / "output").read_text() == "report=tabwright-report/report.json\n"
+    (folder / "tabwright-report/report.json").rename(folder / "old.json")
+    slower = action(
+        folder,
+        decodes(36, seed=1),
+        bundle="b",
+        budget="budget.toml",
+        baseline="old.json",
+        history="history.jsonl",
+    )
+    assert slower.returncode == 1
+    assert "::error title=wasm-q4%3A Decode::" in slower.stderr
+    assert (folder / "history.jsonl").read_text().count("\n") == 1
+    written = {path.name for path in (folder / "tabwright-report").iterdir()}
+    assert written == {"report.json", "report.html", "junit.xml"}
+
+
+def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:
+    job = document("gitlab.yml")[".tabwright"]
+    variables = {**job["variables"], "CI_COMMIT_BRANCH": "main", "CI_DEFAULT_BRANCH": "main"}
+
+    def run(report: Report) -> subprocess.CompletedProcess[str]:
+        report.save(folder / "measured.json")
+        return bash(folder, "\n".join(job["script"]), variables)
+
+    first = run(decodes(30))
+    assert first.returncode == 0, first.stderr
+    kept = (folder / "tabwright-baseline/report.json").read_bytes()
+    slower = run(decodes(36, seed=1))
+    assert slower.returncode == 1
+    assert "regressed" in slower.stdout
+    # A report that failed is nobody's baseline.
+    assert (folder / "tabwright-baseline/report.json").read_bytes() == kept
+    assert (folder / "tabwright-baseline/history.jsonl").read_text().count("\n") == 2
+    assert job["artifacts"]["reports"]["junit"] == "$OUTPUT/junit.xml"
