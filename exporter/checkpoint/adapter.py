@@ -29,6 +29,7 @@ from exporter.checkpoint.adapter_config import (
     read_config,
 )
 from exporter.checkpoint.errors import PickleRefused, TensorMissing
+from exporter.checkpoint.inside import refuse_links_out
 from exporter.checkpoint.safetensors_file import StoredTensor, open_safetensors
 from exporter.checkpoint.weights import Dense, Packed, Stored
 from exporter.quant.blocks import dequantise
@@ -39,7 +40,6 @@ _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _MAGNITUDE = ".lora_magnitude_vector"
 _EMBEDDED = (".lora_embedding_A", ".lora_embedding_B")
 _TIED = ("lm_head", "embed_tokens")
-_FLOATS = frozenset({"bfloat16", "float16", "float32"})
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,12 @@ def merge_adapter(
     ``tied``: the head is the embedding, so neither can change alone.
 
     Raises:
-        NotAnAdapter, PickleRefused, ShardCorrupt: the adapter's files.
+        NotAnAdapter, LinkOutside, PickleRefused, ShardCorrupt: the adapter's files.
         UnsupportedAdapter: a setting or tensor that is not merged.
         AdapterMisfit, TensorMissing: the adapter does not fit the base or its config.
     """
+    if folder.is_dir():
+        refuse_links_out(folder)
     config = read_config(folder / CONFIG)
     tensors = _open(folder)
     merged = dict(weights)
@@ -151,7 +153,7 @@ def _open(folder: Path) -> dict[str, StoredTensor]:
             raise UnsupportedAdapter(path, f"LoRA of an embedding ({name})")
         if not name.startswith(_PREFIX):
             raise AdapterMisfit(path, name, f"its name does not start with {_PREFIX}")
-        if tensor.dtype.name not in _FLOATS:
+        if not tensor.is_float:
             raise AdapterMisfit(path, name, f"is {tensor.dtype.name}, not a float of 16 or 32 bits")
     return tensors
 
@@ -216,6 +218,7 @@ def _targets(config: LoraConfig, weights: Mapping[str, Dense | Packed]) -> list[
     wanted, excluded = config.target_modules, config.exclude_modules or ()
     if wanted is None or isinstance(wanted, str) or isinstance(excluded, str):
         return []
+    named, others = frozenset(wanted), frozenset(excluded)
     layers = config.layers_to_transform
     chosen = None if layers is None else {layers} if isinstance(layers, int) else set(layers)
     found = []
@@ -227,7 +230,7 @@ def _targets(config: LoraConfig, weights: Mapping[str, Dense | Packed]) -> list[
             (int(step) for step in module.split(".") if re.fullmatch("[0-9]{1,4}", step)), None
         )
         in_layer = chosen is None or layer in chosen
-        if in_layer and names_one(module, wanted) and not names_one(module, excluded):
+        if in_layer and names_one(module, named) and not names_one(module, others):
             found.append(module)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -35,6 +35,8 @@ _WITHOUT_EFFECT = frozenset(
 )
 #: Above the modules of any model; each name is held against each module.
 _MAX_NAMES = 1024
+#: Above the dots in the name of any module: a name of dots alone would have a million ends.
+_DEEPEST = 32
 
 _Rank = Annotated[int, Field(ge=1, le=1 << 16)]
 _Alpha = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
@@ -156,12 +158,25 @@ def _refusals(config: LoraConfig, fields: dict[str, Any]) -> list[str]:
     return found
 
 
-def names_one(module: str, names: Iterable[str]) -> bool:
+def names_one(module: str, names: Container[str]) -> bool:
     """Whether one of ``names`` is the module's name, or the end of it after a dot."""
-    return f".{module}".endswith(tuple(f".{name}" for name in names))
+    return any(ending in names for ending in _endings(module))
 
 
 def by_module(pattern: Mapping[str, N], module: str, default: N) -> N:
     """The value of the first key that is the module's name, or the end of it after a dot."""
-    dotted = f".{module}"
-    return next((value for key, value in pattern.items() if dotted.endswith(f".{key}")), default)
+    found = [ending for ending in _endings(module) if ending in pattern]
+    if len(found) > 1:
+        found = [key for key in pattern if key in found]
+    return pattern[found[0]] if found else default
+
+
+def _endings(module: str) -> Iterator[str]:
+    """A module's name and what follows each of its dots, at most :data:`_DEEPEST`."""
+    yield module
+    rest = module
+    for _ in range(_DEEPEST):
+        _, dot, rest = rest.partition(".")
+        if not dot:
+            return
+        yield rest

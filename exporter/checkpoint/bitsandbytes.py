@@ -11,7 +11,6 @@ https://github.com/bitsandbytes-foundation/bitsandbytes and verified against its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, FiniteFloat
 
+from exporter.checkpoint import strict_json
 from exporter.checkpoint.config import Part, read_part
 from exporter.checkpoint.errors import TensorMissing, UnsupportedScheme, WrongShape
 from exporter.checkpoint.int8 import Int8
@@ -50,8 +50,9 @@ class _Config(Part):
 
 
 class _State(Part):
-    """What quant_state says; its ``quant_type`` is in the tensor's name too."""
+    """What quant_state says."""
 
+    quant_type: str = "nf4"
     blocksize: _BlockSize
     dtype: str
     shape: tuple[_Dimension, _Dimension]
@@ -99,6 +100,8 @@ def _int8(module: str, tensors: dict[str, StoredTensor]) -> Int8:
 def _nf4(module: str, packed_state: StoredTensor, tensors: dict[str, StoredTensor]) -> Nf4:
     name = f"{module}.weight"
     state = _read_state(packed_state)
+    if state.quant_type != "nf4":
+        raise UnsupportedScheme(packed_state.path, f"bitsandbytes {state.quant_type} (of {module})")
     weight = _take(tensors, packed_state.path, name)
     if weight.dtype != np.uint8:
         raise UnsupportedScheme(weight.path, f"bitsandbytes nf4 stored as {weight.dtype} ({name})")
@@ -130,8 +133,8 @@ def _read_state(tensor: StoredTensor) -> _State:
     if tensor.dtype != np.uint8 or tensor.nbytes > _MAX_STATE_BYTES:
         raise WrongShape(tensor.path, tensor.name, "is no JSON in uint8")
     try:
-        value = json.loads(tensor.read().tobytes())
-    except (ValueError, RecursionError) as error:
+        value = strict_json.parse(tensor.read().tobytes())
+    except ValueError as error:
         raise WrongShape(tensor.path, tensor.name, f"is not JSON: {error}") from None
     state = read_part(_State, value, tensor.path, tensor.name)
     if state.dtype not in DTYPES:

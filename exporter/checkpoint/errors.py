@@ -51,6 +51,17 @@ class ShardCorrupt(BadInput):
         super().__init__(f"{path}: {reason}", "the file is damaged or cut short: copy it again")
 
 
+class LinkOutside(BadInput):
+    """A symbolic link leads out of the checkpoint, to a file that is not the model's."""
+
+    code = "link-outside"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path}: a symbolic link out of its folder", "copy the file that it names there"
+        )
+
+
 class TensorMissing(BadInput):
     """A tensor that the architecture needs is not in the checkpoint."""
 
@@ -90,6 +101,18 @@ class NotFinite(BadInput):
         super().__init__(
             f"{path}: tensor {name} holds NaN or infinity",
             "the checkpoint was broken while it was trained or compressed: make it again",
+        )
+
+
+class OutOfRange(BadInput):
+    """A tensor holds a value that no float16 scale reaches: it would become another."""
+
+    code = "tensor-out-of-range"
+
+    def __init__(self, path: Path, name: str, largest: float) -> None:
+        super().__init__(
+            f"{path}: tensor {name} holds values beyond {largest:g}",
+            "no working model has such weights: the checkpoint is damaged, make it again",
         )
 
 

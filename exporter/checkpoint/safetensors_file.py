@@ -8,7 +8,6 @@ through ``pread``, not a memory map, so that resident memory stays that of one s
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.checkpoint import strict_json
 from exporter.checkpoint.errors import PickleRefused, ShardCorrupt, WrongShape
 
-#: The format's own cap on the header's length.
-MAX_HEADER_BYTES = 100_000_000
 _MAX_RANK = 8
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -41,6 +39,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
+_FLOATS = frozenset({DTYPES["BF16"], DTYPES["F16"], DTYPES["F32"]})
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,11 @@ class StoredTensor:
     def nbytes(self) -> int:
         """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether float32 holds its values exactly: those of bf16, fp16 and fp32."""
+        return self.dtype in _FLOATS
 
     def read(self) -> NDArray[Any]:
         """Read the whole tensor, in its own dtype and shape."""
@@ -127,12 +131,12 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         if len(start) < 8:
             raise ShardCorrupt(path, f"{size} bytes are too few for a safetensors file")
         (length,) = struct.unpack("<Q", start)
-        if length > min(MAX_HEADER_BYTES, size - 8):
+        if length > min(strict_json.MAX_BYTES, size - 8):
             raise ShardCorrupt(path, f"header of {length} bytes in a file of {size}")
         text = file.read(length)
     try:
-        header = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = strict_json.parse(text)
+    except ValueError as error:
         raise ShardCorrupt(path, f"header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise ShardCorrupt(path, "header is not a JSON object")
@@ -150,17 +154,11 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {tensor.name: tensor for tensor in tensors}
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a JSON object with a key twice: two readers could choose differently."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice")
-    return result
-
-
 def _entry(path: Path, name: str, fields: object, body: int) -> StoredTensor:
     match fields:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if (
+            type(begin) is type(end) is int
+        ):
             pass
         case _:
             raise ShardCorrupt(path, f"tensor {name} lacks dtype, shape or data_offsets")

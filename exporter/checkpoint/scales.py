@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from exporter.checkpoint.errors import WrongShape
 from exporter.checkpoint.safetensors_file import StoredTensor
 
-_FLOATS = frozenset({"bfloat16", "float16", "float32"})
-
 
 @dataclass(frozen=True)
 class Scales:
@@ -36,7 +34,9 @@ class Scales:
 
     def read(self) -> NDArray[np.float32]:
         """All scales, float32 [N, groups]; exact from bf16, fp16 and fp32 when undivided."""
-        values = self.stored.read().astype(np.float32) / np.float32(self.divisor)
+        # What is no number is refused when it is stored.
+        with np.errstate(invalid="ignore"):
+            values = self.stored.read().astype(np.float32) / np.float32(self.divisor)
         return np.broadcast_to(values.reshape(-1, self.groups), (self.shape[0], self.groups))
 
 
@@ -53,7 +53,7 @@ def scales_of(weight: StoredTensor, scale: StoredTensor, divisor: float = 1.0) -
     rows, columns = weight.shape
     groups = scale.shape[1] if len(scale.shape) == 2 else 1
     fits = scale.shape in ((), (1,), (rows,), (rows, groups)) and groups > 0
-    if not fits or columns % groups or scale.dtype.name not in _FLOATS:
+    if not fits or columns % groups or not scale.is_float:
         reason = f"{scale.dtype} {list(scale.shape)} scales no matrix {list(weight.shape)}"
         raise WrongShape(scale.path, scale.name, reason)
     return Scales(scale, (rows, columns), groups, divisor)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from exporter.checkpoint.folder import Checkpoint
+from exporter.checkpoint.panics import panics_caught
+from exporter.checkpoint.strict_json import count_values
 from manifests.errors import BadInput
+
+_NAME = "tokenizer.json"
+#: Twice as many as the largest vocabulary with its merges has; the library takes some 64
+#: bytes for each while it reads.
+_MAX_VALUES = 4 << 20
 
 
 class TokenizerUnreadable(BadInput):
@@ -21,13 +29,17 @@ class TokenizerUnreadable(BadInput):
         )
 
 
-def check_tokenizer(path: Path) -> None:
-    """Open the file at ``path`` as the page and transformers will.
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Open the tokenizer of ``checkpoint`` as the page and transformers will.
 
     Raises:
         TokenizerUnreadable: it cannot be opened.
     """
+    path, text = checkpoint.path / _NAME, checkpoint.documents.read(_NAME) or b""
+    if count_values(text) > _MAX_VALUES:
+        raise TokenizerUnreadable(path, f"more than {_MAX_VALUES} values")
     try:
-        Tokenizer.from_file(str(path))
+        with panics_caught():
+            Tokenizer.from_buffer(text)
     except Exception as error:  # noqa: BLE001 - the library raises nothing more exact
         raise TokenizerUnreadable(path, str(error)) from None

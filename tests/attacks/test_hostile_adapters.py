@@ -66,7 +66,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "rank of a billion": (_config(r=10**9), "not-an-adapter", "r: "),
     "rank zero": (_config(r=0), "not-an-adapter", "r: "),
-    "alpha is not a number": (_config(lora_alpha=float("nan")), "not-an-adapter", "lora_alpha"),
+    "alpha is not a number": (_config(lora_alpha=float("nan")), "not-an-adapter", "NaN"),
+    "alpha beyond all": (_config(lora_alpha=1e300), "not-an-adapter", "lora_alpha"),
     "a hundred thousand patterns": (
         _config(rank_pattern={f"m{i}": 4 for i in range(100_000)}),
         "not-an-adapter",
