@@ -8,14 +8,75 @@ from pathlib import Path
 from manifests.errors import EXIT_USAGE, BadInput, EnvironmentProblem, TabwrightError
 
 
-class UnknownRecipe(TabwrightError):
-    """A recipe that is not in the catalogue."""
+class UnknownMethod(TabwrightError):
+    """A method of compression that is not in the catalogue."""
 
-    code = "unknown-recipe"
+    code = "unknown-method"
     exit_status = EXIT_USAGE
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown recipe '{name}'", f"choose among {', '.join(sorted(known))}")
+        super().__init__(f"unknown method '{name}'", f"choose among {', '.join(known)}")
+
+
+class BadChain(TabwrightError):
+    """Methods that cannot follow one another."""
+
+    code = "bad-chain"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(
+            f"no chain of methods: {', then '.join(names) or 'none was named'}",
+            "name one that prunes, one that quantises, or both in this order",
+        )
+
+
+class OptionUnused(TabwrightError):
+    """An option that none of the chosen methods heeds."""
+
+    code = "option-unused"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, option: str, names: Iterable[str], takers: Iterable[str]) -> None:
+        super().__init__(
+            f"--{option.replace('_', '-')} means nothing to {' and '.join(names)}",
+            f"leave it out, or choose among {', '.join(takers)}",
+        )
+
+
+class OptionsContradict(TabwrightError):
+    """Two options that cannot both hold."""
+
+    code = "options-contradict"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other} contradict each other", "leave one of them out")
+
+
+class BadCalibration(BadInput):
+    """A calibration file that is no text, or not enough of it."""
+
+    code = "bad-calibration"
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {reason}",
+            'give UTF-8 text in a .txt file, or a .jsonl file of lines like {"text": "..."}',
+        )
+
+
+class TooLittleText(BadInput):
+    """A calibration text that does not fill the samples that were asked for."""
+
+    code = "too-little-text"
+
+    def __init__(self, path: Path | str, found: int, wanted: int) -> None:
+        super().__init__(
+            f"{path}: gives {found} samples, not {wanted}",
+            "give more text, or ask for fewer with --samples or shorter ones with "
+            "--sequence-length",
+        )
 
 
 class AlreadyCompressed(BadInput):
@@ -31,14 +92,14 @@ class AlreadyCompressed(BadInput):
 
 
 class GroupDoesNotFit(BadInput):
-    """A recipe's group does not divide a linear's input."""
+    """A group does not divide a linear's input."""
 
     code = "group-does-not-fit"
 
     def __init__(self, checkpoint: Path, linear: str, width: int, group: int) -> None:
         super().__init__(
             f"{checkpoint}: {linear} has {width} inputs, which groups of {group} do not divide",
-            "choose a recipe with a smaller group or with one scale per channel",
+            "choose a smaller --group-size, or a method with one scale per channel",
         )
 
 
@@ -66,27 +127,6 @@ class DownloadChanged(BadInput):
         )
 
 
-class UnreadableGguf(BadInput):
-    """A GGUF file that is not the Llama with byte-level BPE that is converted here."""
-
-    code = "unreadable-gguf"
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}", "only Llama models with a GPT-2 style BPE are read")
-
-
-class TokenizerNotLossless(BadInput):
-    """A rebuilt tokenizer does not give a text back."""
-
-    code = "tokenizer-not-lossless"
-
-    def __init__(self, path: Path, text: str, returned: str) -> None:
-        super().__init__(
-            f"{path}: the tokenizer turns {text!r} into {returned!r}",
-            "the vocabulary, its pre-tokenizer or its decoder is wrong: see tokenizer.json",
-        )
-
-
 class ExtraMissing(EnvironmentProblem):
     """The packages of the extra ``compress`` are not installed."""
 
@@ -94,5 +134,5 @@ class ExtraMissing(EnvironmentProblem):
 
     def __init__(self, package: str) -> None:
         super().__init__(
-            f"the package {package} is not installed", "run 'pip install tabwright[compress]'"
+            f"the package {package} is not installed", "run pip install 'tabwright[compress]'"
         )

@@ -1,70 +1,88 @@
-"""Compress a checkpoint with llm-compressor."""
+"""One method by llm-compressor."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
-from exporter.checkpoint import open_checkpoint
-from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
-from exporter.compress.errors import AlreadyCompressed, GroupDoesNotFit
-from exporter.compress.recipes import Recipe
-from exporter.reference.quiet import quiet_libraries
-from exporter.write.staging import check_output, staged
-from manifests.progress import Progress, silent
+from exporter.compress.calibration import Samples
+from exporter.compress.models import choose_group_size, load_model
+from exporter.compress.recipes import LlmCompressor, Settings
+from manifests.progress import Progress
 
-# Else it logs to stdout while it is imported; stdout is for results.
-os.environ["LLM_COMPRESSOR_LOG_DISABLED"] = "true"
+# Else it logs to stdout while it works; stdout is for results.  It says nothing critical,
+# and with its log disabled it does not know its own level of metrics and stops.
+os.environ["LLM_COMPRESSOR_LOG_LEVEL"] = "CRITICAL"
 
 from llmcompressor.entrypoints.oneshot import oneshot
+from llmcompressor.utils.pytorch.module import infer_sequential_targets
+
+from exporter.compress.modifiers import MODIFIERS
 
 
-def compress(checkpoint: Path, out: Path, recipe: Recipe, progress: Progress = silent) -> None:
-    """Write ``checkpoint``, compressed by ``recipe``, to the new folder ``out``.
+def run(
+    work: LlmCompressor,
+    source: Path,
+    out: Path,
+    settings: Settings,
+    samples: Samples | None,
+    phase: str,
+    progress: Progress,
+) -> int | None:
+    """Compress the checkpoint in ``source`` to ``out``; gives the group size that was chosen.
 
-    The tokenizer's files are copied as they are.
+    Samples are calibrated with one at a time, so that none is padded.
 
     Raises:
-        OutputExists: ``out`` is there already.
-        AlreadyCompressed: ``checkpoint`` is not in floats.
-        GroupDoesNotFit: the recipe's group does not divide a linear's width.
-        BadInput: ``checkpoint`` cannot be read.
+        GroupDoesNotFit: a group does not divide a linear's width.
     """
-    check_output(out, force=False)
-    source = open_checkpoint(checkpoint)
-    if source.format != "safetensors":
-        raise AlreadyCompressed(checkpoint, source.format)
-    phase = f"compress {recipe.name}"
-    progress(phase, 0, 3)
-    with quiet_libraries(), staged(out, force=False) as stage:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype="auto", local_files_only=True
-        )
-        _check_groups(checkpoint, model, recipe)
-        progress(phase, 1, 3)
-        # JSON is YAML, which is what llm-compressor reads a recipe as.
-        oneshot(model=model, recipe=json.dumps(recipe.document()))
-        progress(phase, 2, 3)
-        model.save_pretrained(stage, save_compressed=True)
-        for name in (*TOKENIZER_FILES, *OPTIONAL_FILES):
-            path = source.file(name)
-            if path is not None:
-                shutil.copyfile(path, stage / name)
-    progress(phase, 3, 3)
+    model = load_model(source)
+    group_size = choose_group_size(source, model, settings.group_size) if work.is_grouped else None
+    modifiers = [
+        MODIFIERS[modifier.name](**modifier.arguments)
+        for modifier in work.modifiers(settings, group_size)
+    ]
+    calibrated = sum(modifier.requires_calibration_data for modifier in modifiers)
+    ids = [torch.tensor([sample]) for sample in samples.ids] if samples and calibrated else []
+    batches = [{"input_ids": each, "attention_mask": torch.ones_like(each)} for each in ids]
+    data: Any = torch.utils.data.DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
+    with _told(model, 2 * calibrated * len(ids), phase, progress), _short_head(model):
+        oneshot(model=model, recipe=modifiers, dataset=data)
+    model.save_pretrained(out, save_compressed=True)
+    return group_size
 
 
-def _check_groups(checkpoint: Path, model: Any, recipe: Recipe) -> None:
-    group = recipe.group_size
-    if group is None:
-        return
+@contextmanager
+def _told(model: Any, passes: int, phase: str, progress: Progress) -> Iterator[None]:
+    """Count the layers that samples go through; each goes ``passes`` times through all."""
+    kinds = set(infer_sequential_targets(model))
+    layers = [module for module in model.modules() if type(module).__name__ in kinds]
+    total, calls = passes * len(layers), count(1)
+
+    def tell(*_: object) -> None:
+        # Tracing and OWL go through the layers, too; and the end is told when it is saved.
+        progress(phase, min(next(calls), total - 1), total)
+
+    handles = [layer.register_forward_pre_hook(tell) for layer in layers if total]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _short_head(model: Any) -> Iterator[None]:
+    """Let the head see one position only: nobody reads the logits, and they are large."""
     head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        compressed = isinstance(module, torch.nn.Linear) and module is not head
-        if compressed and module.in_features % group:
-            raise GroupDoesNotFit(checkpoint, name, module.in_features, group)
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],))
+    try:
+        yield
+    finally:
+        handle.remove()

