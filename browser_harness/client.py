@@ -14,12 +14,21 @@ from pydantic import ValidationError
 
 from browser_harness.tab import PageFailure, Tab
 from manifests.base import Schema
-from manifests.page import GenerateResult, LoadRequest, LoadResult, LogitsBlock, PageMemory
+from manifests.page import (
+    GenerateResult,
+    LoadRequest,
+    LoadResult,
+    LogitsBlock,
+    PageMemory,
+    TokenChance,
+)
 
 S = TypeVar("S", bound=Schema)
 
 OBJECT = "tabwrightMeasure"
 _CLOSE_SECONDS = 30.0
+#: As many as a call that is cut into pieces feeds at once.
+_TOKENS_PER_CALL = 16
 _MEMORY_SECONDS = 30.0
 
 
@@ -84,6 +93,49 @@ class MeasurePage:
             raise PageContractBroken("generate", f"{len(result.tokens)} tokens, asked for {tokens}")
         return result
 
+    async def generate_until(
+        self,
+        prompt: Sequence[int],
+        tokens: int,
+        stops: Sequence[str],
+        stop_tokens: Sequence[int] = (),
+    ) -> GenerateResult:
+        """At most ``tokens`` greedy tokens after ``prompt``.
+
+        Ends early with the token that brings one of ``stops`` into the text, which is
+        included, or before an end-of-text token or one of ``stop_tokens``, which is not.
+        """
+        answer = await self._ask(
+            "generateUntil",
+            list(prompt),
+            tokens,
+            list(stops),
+            list(stop_tokens),
+            doing=f"generating at most {tokens} tokens after {len(prompt)}",
+            s=self._seconds(len(prompt) + tokens),
+        )
+        return _parse(GenerateResult, answer, "generateUntil")
+
+    async def logprobs(
+        self, tokens: Sequence[int], wanted: Sequence[tuple[int, int]]
+    ) -> tuple[TokenChance, ...]:
+        """For each row and token of ``wanted``: how likely the token is after that row.
+
+        Args:
+            tokens: what is fed, at least one; row i has seen ``tokens[: i + 1]``.
+            wanted: a row may occur several times, with different tokens.
+        """
+        answer = await self._ask(
+            "logprobs",
+            list(tokens),
+            [list(pair) for pair in wanted],
+            doing=f"scoring {len(tokens)} tokens",
+            s=self._seconds(len(tokens)),
+        )
+        if len(answer) != len(wanted):
+            raise PageContractBroken("logprobs", f"{len(answer)} answers, wanted {len(wanted)}")
+        return tuple(_parse(TokenChance, chance, "logprobs") for chance in answer)
+
     async def score(self, tokens: Sequence[int], rows: int) -> AsyncIterator[Block]:
         """Teacher-force ``tokens``; yields their logits in order, ``rows`` at a time."""
         await self._ask("scoreStart", list(tokens), rows, doing="starting to score")
@@ -109,6 +161,10 @@ class MeasurePage:
         """Release the model and close the tab."""
         await self._ask("dispose", doing="releasing the model")
         await self.tab.close(seconds=_CLOSE_SECONDS)
+
+    def _seconds(self, tokens: int) -> float:
+        """Deadline of a call that cannot be cut into pieces: long texts may take longer."""
+        return self.call_seconds * (1 + tokens // _TOKENS_PER_CALL)
 
     async def _ask(self, method: str, *arguments: Any, doing: str, s: float | None = None) -> Any:
         return await self.tab.call(

@@ -1,10 +1,10 @@
-"""The harness's commands: measure, gate, serve, doctor."""
+"""The harness's commands: measure, serve, doctor; those that judge are in ``judging``."""
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from manifests.errors import EXIT_ENVIRONMENT
 if TYPE_CHECKING:
     from browser_harness.flags import AdapterChoice
     from manifests.progress import Progress
-    from manifests.report import Report, Verdict
+    from manifests.report import Report
 
 _PATH = click.Path(path_type=Path)
 
@@ -30,20 +30,34 @@ def measure_bundle(
     adapter: AdapterChoice,
     threads: int | None,
     browser: Path | None,
+    precision: float | None = None,
+    sampling_seconds: float | None = None,
+    tasks: Path | None = None,
     progress: Progress,
 ) -> Report:
     """Measure ``targets`` of a bundle, every one where none is named, and write the report.
 
-    Without a reference, parity is left out.
+    Without a reference, parity is left out.  ``precision`` and ``sampling_seconds`` go
+    before the full plan's own.
 
     Raises:
         TabwrightError: whatever :func:`browser_harness.measure.measure` refuses.
     """
     from browser_harness.measure import measure
-    from browser_harness.plan import Options, default_threads
+    from browser_harness.plan import PLANS, Options, default_threads
 
-    options = Options(browser=browser, adapter=adapter, threads=threads or default_threads())
-    report = measure(bundle, reference, targets, options, progress)
+    full = PLANS["full"]
+    if precision is not None:
+        full = replace(full, precision=precision)
+    if sampling_seconds is not None:
+        full = replace(full, sampling_seconds=sampling_seconds)
+    options = Options(
+        browser=browser,
+        adapter=adapter,
+        threads=threads or default_threads(),
+        plans={**PLANS, "full": full},
+    )
+    report = measure(bundle, reference, targets, options, progress, tasks=tasks)
     report.save(out)
     return report
 
@@ -58,53 +72,6 @@ def check_environment(*, adapter: AdapterChoice, browser: Path | None, on_gpu: b
     from browser_harness.plan import Options
 
     measure.check_environment(Options(browser=browser, adapter=adapter), on_gpu=on_gpu)
-
-
-def judge_report(path: Path, budget: Path, targets: frozenset[str]) -> tuple[Report, Verdict]:
-    """Judge the report at ``path`` and write the verdict into it.
-
-    Args:
-        path: the report, which is replaced by the judged one.
-        budget: the limits.
-        targets: every target there is; those of the report may be limited, too.
-
-    Returns:
-        The judged report, and its verdict.
-
-    Raises:
-        NotFound, BadDocument: the report or the budget cannot be read.
-        UnknownBudgetTarget, UnknownMetric, EmptyBudget: the budget cannot be judged.
-    """
-    from browser_harness.judge import check_budget, judge
-    from manifests.budget import Budget
-    from manifests.report import Report
-
-    report = Report.load(path)
-    limits = Budget.load(budget)
-    check_budget(limits, targets | report.targets.keys())
-    verdict = judge(report, limits)
-    judged = report.model_copy(update={"verdict": verdict})
-    judged.save(path)
-    return judged, verdict
-
-
-def write_views(
-    report: Report,
-    *,
-    html: Path | None = None,
-    junit: Path | None = None,
-    markdown: Path | None = None,
-) -> None:
-    """Write the report for people and for CI, and add it to a GitHub step's summary."""
-    from browser_harness.report import append_summary, render_markdown, write_html, write_junit
-
-    if html is not None:
-        write_html(report, html)
-    if junit is not None:
-        write_junit(report, junit)
-    if markdown is not None:
-        markdown.write_text(render_markdown(report), "utf-8")
-    append_summary(report, os.environ)
 
 
 @click.command()
@@ -133,6 +100,24 @@ def write_views(
 )
 @click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
 @click.option("--browser", type=_PATH, help="The browser's executable; otherwise one is found.")
+@click.option(
+    "--precision",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="PERCENT",
+    help="How well the median decode time must be known.  [default: 3]",
+)
+@click.option(
+    "--sampling-seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="When no further page is opened for it, per target.  [default: 60]",
+)
+@click.option(
+    "--tasks",
+    type=_PATH,
+    metavar="FILE",
+    help="Questions with choices to be asked, JSON Lines with ArabicMMLU's or MMLU's columns.",
+)
 @click.pass_context
 def measure(
     context: click.Context,
@@ -144,6 +129,9 @@ def measure(
     adapter: AdapterChoice,
     threads: int | None,
     browser: Path | None,
+    precision: float | None,
+    sampling_seconds: float | None,
+    tasks: Path | None,
 ) -> None:
     """Run a bundle in a browser.
 
@@ -162,42 +150,14 @@ def measure(
         adapter=adapter,
         threads=threads,
         browser=browser,
+        precision=None if precision is None else precision / 100,
+        sampling_seconds=sampling_seconds,
+        tasks=tasks,
         progress=console.progress,
     )
     console.show(report, render(report))
     if all(target.failure is not None for target in report.targets.values()):
         context.exit(EXIT_ENVIRONMENT)
-
-
-@click.command()
-@click.argument("report", type=_PATH)
-@click.option("--budget", type=_PATH, required=True, help="The limits, e.g. budget.toml.")
-@click.option("--html", type=_PATH, help="Write the report as one page that opens offline.")
-@click.option("--junit", type=_PATH, help="Write the verdict as JUnit XML.")
-@click.option("--markdown", type=_PATH, help="Write the report as Markdown.")
-@click.pass_context
-def gate(
-    context: click.Context,
-    *,
-    report: Path,
-    budget: Path,
-    html: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-) -> None:
-    """Judge a report by a budget.
-
-    Writes the verdict into the report, and appends Markdown to the file that
-    GITHUB_STEP_SUMMARY names.  Exit status: 0 passed, 1 failed, 5 inconclusive.
-    """
-    from browser_harness.judge import exit_status
-    from browser_harness.report import render
-
-    console: Console = context.obj
-    judged, verdict = judge_report(report, budget, console.targets)
-    write_views(judged, html=html, junit=junit, markdown=markdown)
-    console.show(verdict, render(judged))
-    context.exit(exit_status(verdict))
 
 
 @click.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.async_api import Playwright
 
 from browser_harness.adapters import resolve_adapter
-from browser_harness.answers import OpenReference, open_reference
+from browser_harness.answers import OpenReference, ReferenceMismatch, open_reference
 from browser_harness.browsers import browser_version, find_browser
 from browser_harness.flags import AdapterKind
 from browser_harness.launch import driver, launch
@@ -23,6 +23,7 @@ from browser_harness.target import Job, measure_target, unmeasured
 from manifests.bundle import Manifest, read_manifest
 from manifests.errors import EXIT_USAGE, EnvironmentProblem, TabwrightError
 from manifests.progress import Progress, silent
+from manifests.questions import Questions
 from manifests.report import Browser, ReferenceSummary, Report, TargetReport
 
 _TOOLS = ("tabwright", "playwright", "psutil", "uvicorn")
@@ -59,6 +60,8 @@ def measure(
     targets: tuple[str, ...] = (),
     options: Options | None = None,
     progress: Progress = silent,
+    *,
+    tasks: Path | None = None,
 ) -> Report:
     """Measure a bundle's targets, each in a browser of its own with nothing stored.
 
@@ -71,18 +74,21 @@ def measure(
         targets: which; all of the bundle's when empty.
         options: browser, adapter, threads and how much is measured.
         progress: told of each phase.
+        tasks: a file of questions with choices that is asked besides.
 
     Returns:
         The report, without a verdict.  A target that failed is told in it.
 
     Raises:
         NotFound, BadDocument, SealBroken: the bundle or the reference cannot be read.
-        ReferenceMismatch: the reference was made for something else.
+        QuestionInvalid: ``tasks`` holds a row that is no question.
+        ReferenceMismatch: the reference was made for something else, or answers other
+            questions.
         TargetAbsent, PageNotBuilt, BrowserMissing, AdapterMissing: it cannot be started.
         BrowserFailed, ProfileFailed: the browser fails with the adapter that was named.
     """
     chosen = options or Options()
-    return asyncio.run(_measure(bundle, reference_path, targets, chosen, progress))
+    return asyncio.run(_measure(bundle, reference_path, targets, chosen, tasks, progress))
 
 
 def check_environment(options: Options, *, on_gpu: bool) -> None:
@@ -95,9 +101,19 @@ def check_environment(options: Options, *, on_gpu: bool) -> None:
     asyncio.run(_check_environment(options, on_gpu=on_gpu))
 
 
+def require_target(bundle: Path, manifest: Manifest, name: str) -> None:
+    """Refuse a target that the bundle was not exported for.
+
+    Raises:
+        TargetAbsent: says which there are.
+    """
+    if name not in manifest.targets:
+        raise TargetAbsent(bundle, name, tuple(manifest.targets))
+
+
 async def _check_environment(options: Options, *, on_gpu: bool) -> None:
     async with driver() as playwright:
-        await _settle(playwright, options, on_gpu=on_gpu)
+        await settle(playwright, options, on_gpu=on_gpu)
 
 
 async def _measure(
@@ -105,22 +121,27 @@ async def _measure(
     reference_path: Path | None,
     targets: tuple[str, ...],
     options: Options,
+    tasks: Path | None,
     progress: Progress,
 ) -> Report:
     manifest = read_manifest(bundle)
+    questions = Questions.load(tasks) if tasks else None
     names = targets or tuple(manifest.targets)
     for name in names:
-        if name not in manifest.targets:
-            raise TargetAbsent(bundle, name, tuple(manifest.targets))
+        require_target(bundle, manifest, name)
     reference = open_reference(reference_path, manifest, names) if reference_path else None
+    if reference_path and reference and questions:
+        answered = reference.document.questions
+        if answered is not None and answered.sha256 != questions.sha256:
+            raise ReferenceMismatch(reference_path, f"it answers other questions than {tasks}")
     measured: dict[str, TargetReport] = {}
     browser: Browser | None = None
     async with driver() as playwright:
         on_gpu = any(manifest.targets[n].execution_provider == "webgpu" for n in names)
-        adapter = await _settle(playwright, options, on_gpu=on_gpu)
+        adapter = await settle(playwright, options, on_gpu=on_gpu)
         with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
             for name in names:
-                job = _job(manifest, name, reference, adapter, options)
+                job = _job(manifest, name, reference, adapter, options, questions)
                 try:
                     async with launch(
                         playwright,
@@ -150,10 +171,14 @@ def _after(found: TargetReport | None, job: Job, error: TabwrightError) -> Targe
     return found.model_copy(update={"notes": (*found.notes, f"{error.code}: {error}")})
 
 
-async def _settle(playwright: Playwright, options: Options, *, on_gpu: bool) -> AdapterKind:
+async def settle(playwright: Playwright, options: Options, *, on_gpu: bool) -> AdapterKind:
     """Make sure of page and browser, and choose the adapter that it is started for.
 
     One choice for all targets, so that the report's flags are everybody's.
+
+    Raises:
+        PageNotBuilt, BrowserMissing, AdapterMissing: it cannot be started.
+        BrowserFailed, ProfileFailed: it fails with the adapter that was named.
     """
     if not (options.page / "index.html").is_file():
         raise PageNotBuilt(options.page)
@@ -172,14 +197,16 @@ def _job(
     reference: OpenReference | None,
     adapter: AdapterKind,
     options: Options,
+    questions: Questions | None,
 ) -> Job:
     on_gpu = manifest.targets[name].execution_provider == "webgpu"
     return Job(
         manifest=manifest,
         name=name,
         reference=reference,
-        plan=options.plans["software" if on_gpu and adapter == "software" else "full"],
+        plan=options.plan_for(adapter, on_gpu=on_gpu),
         threads=options.threads,
+        questions=questions,
     )
 
 

@@ -10,14 +10,22 @@ from browser_harness.loads import Bench, Loaded, leave, load
 from browser_harness.parity import check_chats, check_greedy, check_tokens, judge_greedy, score
 from browser_harness.plan import Plan
 from browser_harness.prompts import Prompts
+from browser_harness.questions import ask
 from browser_harness.serve import StaticServer
-from browser_harness.speed import decode_run, measure_decode, measure_prefill
+from browser_harness.speed import (
+    Sampling,
+    decode_run,
+    measure_decode,
+    measure_prefill,
+    prompt_digest,
+)
 from browser_harness.summary import target_bytes
 from browser_harness.watch import Watch, watching
 from manifests.bundle import Manifest
 from manifests.errors import TabwrightError
 from manifests.page import LoadResult
 from manifests.progress import Progress
+from manifests.questions import Answers, Questions
 from manifests.reference import Greedy
 from manifests.report import (
     DecodeRun,
@@ -43,6 +51,7 @@ class Findings:
     decode: tuple[DecodeRun, ...] = ()
     memory: Memory | None = None
     parity: Parity | None = None
+    questions: Answers | None = None
     failure: Failure | None = None
     console: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -58,6 +67,7 @@ class Job:
         reference: PyTorch's answers; without them parity is left out.
         plan: how much.
         threads: WASM threads.
+        questions: what is asked besides.
     """
 
     manifest: Manifest
@@ -65,6 +75,7 @@ class Job:
     reference: OpenReference | None
     plan: Plan
     threads: int
+    questions: Questions | None = None
 
     @property
     def weights(self) -> str:
@@ -117,32 +128,38 @@ def _failure(error: TabwrightError) -> Failure:
 
 async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progress) -> None:
     plan, prompts = job.plan, job.prompts()
-    phase = f"{job.name}: loads"
+    phase = f"{job.name}: fresh pages"
     progress(phase, 0, 1 + plan.warm_loads)
     loaded = await load(bench, "cold load", prompts, 1)
     findings.loaded = loaded.result
     findings.cold.append(loaded.sample)
     _note(job, loaded.result, findings)
-    for done in range(plan.warm_loads):
-        progress(phase, 1 + done, 1 + plan.warm_loads)
+    lengths, tokens = _fit(job, findings)
+    sampling = Sampling(plan)
+    visit = 0
+    while sampling.goes_on(visit, findings.decode):
+        progress(phase, 1 + visit, 1 + max(plan.warm_loads, visit + 1))
         await leave(bench, loaded)
-        is_last = done == plan.warm_loads - 1
-        tokens = 1 + plan.decode_tokens if plan.share_first and is_last else 1
-        loaded = await load(bench, "warm load", prompts, tokens)
+        loaded = await load(bench, "warm load", prompts, 1 + tokens if plan.share_first else 1)
         findings.warm.append(loaded.sample)
         findings.notes += [note for note in loaded.result.notes if note not in findings.notes]
-    progress(phase, 1 + plan.warm_loads, 1 + plan.warm_loads)
+        if plan.share_first:
+            _take_first_as_speed(loaded, plan, findings)
+        else:
+            await _measure_speed(bench, job, loaded, findings, lengths, tokens, visit)
+        visit += 1
+    progress(phase, 1 + visit, 1 + visit)
+    findings.notes += [note] if (note := sampling.note(visit, findings.decode)) else []
 
-    if plan.share_first:
-        _take_first_as_speed(loaded, plan, findings)
-    else:
-        await _measure_speed(bench, job, loaded, findings, progress)
     if job.reference is not None:
         bench.watch.phase = "parity"
         findings.parity = await _measure_parity(job, job.reference, loaded, progress)
         if job.plan.score_tokens is not None:
             scored = findings.parity.runtime.positions
             findings.notes.append(f"{scored} tokens were teacher-forced; the reference holds more")
+    if job.questions is not None:
+        bench.watch.phase = "questions"
+        findings.questions = await _ask(job, job.questions, loaded, findings, progress)
     findings.memory = await _rest(bench.watch)
     await leave(bench, loaded)
 
@@ -159,35 +176,45 @@ def _note(job: Job, loaded: LoadResult, findings: Findings) -> None:
 
 
 def _take_first_as_speed(loaded: Loaded, plan: Plan, findings: Findings) -> None:
-    prompt_tokens = len(loaded.prompt)
     findings.prefill = (
-        PrefillSample(prompt_tokens=prompt_tokens, warmup=0, ms=loaded.first.at_ms[:1]),
+        PrefillSample(
+            prompt_tokens=len(loaded.prompt),
+            prompt=prompt_digest(loaded.prompt),
+            warmup=0,
+            ms=loaded.first.at_ms[:1],
+        ),
     )
-    findings.decode = (decode_run(prompt_tokens, plan.decode_warmup, loaded.first),)
+    findings.decode = (decode_run(loaded.prompt, plan.decode_warmup, loaded.first),)
 
 
-async def _measure_speed(
-    bench: Bench, job: Job, loaded: Loaded, findings: Findings, progress: Progress
-) -> None:
+def _fit(job: Job, findings: Findings) -> tuple[list[int], int]:
+    """Prompt lengths, and tokens of a run, that fit the model's context."""
     plan, context = job.plan, job.manifest.model.context_length
     lengths = [length for length in plan.prefill_lengths if length + 1 <= context]
     tokens = min(plan.decode_tokens, context - plan.first_prompt - 1)
     if tokens < plan.decode_tokens or len(lengths) < len(plan.prefill_lengths):
         findings.notes.append(f"prompts and runs were cut to the context of {context} tokens")
-    prompts = [await job.prompts().take(loaded.page, length) for length in lengths]
-    bench.watch.phase = "prefill"
-    findings.prefill = await measure_prefill(
-        loaded.page, prompts, plan, progress=progress, phase=f"{job.name}: prefill"
-    )
+    return lengths, tokens
+
+
+async def _measure_speed(
+    bench: Bench,
+    job: Job,
+    loaded: Loaded,
+    findings: Findings,
+    lengths: list[int],
+    tokens: int,
+    visit: int,
+) -> None:
+    """What is sampled in each fresh page: decode first, which is then the same in all."""
     bench.watch.phase = "decode"
-    findings.decode = await measure_decode(
-        loaded.page,
-        loaded.prompt,
-        tokens=tokens,
-        plan=plan,
-        progress=progress,
-        phase=f"{job.name}: decode",
+    findings.decode += await measure_decode(
+        loaded.page, loaded.prompt, tokens, job.plan, visit=visit
     )
+    if visit < job.plan.warm_loads:
+        bench.watch.phase = "prefill"
+        prompts = [await job.prompts().take(loaded.page, length) for length in lengths]
+        findings.prefill += await measure_prefill(loaded.page, prompts, job.plan, visit=visit)
 
 
 async def _measure_parity(
@@ -210,6 +237,36 @@ async def _measure_parity(
         runtime_by_language=by_language,
         greedy=greedy,
     )
+
+
+async def _ask(
+    job: Job, questions: Questions, loaded: Loaded, findings: Findings, progress: Progress
+) -> Answers:
+    answers = await ask(
+        loaded.page,
+        questions,
+        job.manifest.model.context_length,
+        most=job.plan.questions,
+        progress=progress,
+        phase=f"{job.name}: questions",
+    )
+    if len(answers.answers) < len(questions.questions):
+        findings.notes.append(
+            f"{len(answers.answers)} of {len(questions.questions)} questions were asked"
+        )
+    if answers.cut:
+        findings.notes.append(f"{answers.cut} questions lost their beginning to the context")
+    return answers
+
+
+def _reference_questions(job: Job, own: Answers | None) -> Answers | None:
+    """PyTorch's answers to the questions that the browser was asked."""
+    theirs = job.reference.document.questions if job.reference else None
+    if own is None or theirs is None:
+        return None
+    lines = {answer.line for answer in own.answers}
+    kept = tuple(answer for answer in theirs.answers if answer.line in lines)
+    return theirs.model_copy(update={"answers": kept})
 
 
 async def _rest(watch: Watch) -> Memory | None:
@@ -235,6 +292,8 @@ def _report(job: Job, findings: Findings) -> TargetReport:
         decode=findings.decode,
         memory=findings.memory,
         parity=findings.parity,
+        questions=findings.questions,
+        reference_questions=_reference_questions(job, findings.questions),
         console=tuple(findings.console),
         notes=tuple(findings.notes),
     )

@@ -19,6 +19,8 @@ EXIT_INCONCLUSIVE = 5
 EXIT_INTERNAL = 70
 """A fault of ours, as sysexits.h numbers it: never one of the verdicts above."""
 EXIT_INTERRUPTED = 130
+#: Characters of a sentence; a path has at most 4096 bytes, and most are far shorter.
+_LONGEST = 2000
 
 
 class TabwrightError(Exception):
@@ -35,8 +37,17 @@ class TabwrightError(Exception):
     exit_status: ClassVar[int] = EXIT_BAD_INPUT
 
     def __init__(self, sentence: str, next_step: str = "") -> None:
-        super().__init__(sentence)
+        super().__init__(_legible(sentence))
         self.next_step = next_step
+
+
+def _legible(sentence: str) -> str:
+    """What a terminal shows as it is: names out of hostile files may steer it, or fill it."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    if len(shown) <= _LONGEST:
+        return shown
+    half = _LONGEST // 2
+    return f"{shown[:half]} ... {shown[-half:]}"
 
 
 class BadInput(TabwrightError):

@@ -24,6 +24,7 @@ from manifests import page
 from manifests.base import Schema
 from manifests.budget import Budget
 from manifests.bundle import Manifest
+from manifests.history import Entry
 from manifests.reference import Reference
 from manifests.report import Report
 
@@ -33,9 +34,11 @@ PAGE = Path("browser_harness/page")
 
 PAGE_MESSAGES: tuple[type[Schema], ...] = (
     page.LoadRequest,
+    page.GpuCalls,
     page.LoadResult,
     page.GenerateResult,
     page.LogitsBlock,
+    page.TokenChance,
     page.PageMemory,
 )
 JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
@@ -43,6 +46,7 @@ JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
     "reference": (Reference,),
     "report": (Report,),
     "budget": (Budget,),
+    "history": (Entry,),
     "page": PAGE_MESSAGES,
 }
 #: The runtime returns its load timings and adapter as the harness will report

@@ -9,18 +9,22 @@ from typing import Literal
 
 from manifests.base import Schema
 
+LoopKind = Literal["resident", "plain"]
+
 
 class LoadRequest(Schema):
     """Load ``target`` of the bundle at ``manifest_url``.
 
     ``device_features``: ``needed`` asks the GPU device for the target's features
-    only; ``all`` for every feature the adapter has.
+    only; ``all`` for every feature the adapter has.  ``loop``: how tokens are made on a
+    GPU; ``resident`` stays on it where that is possible.
     """
 
     manifest_url: str
     target: str
     threads: int
     device_features: Literal["needed", "all"] = "needed"
+    loop: LoopKind = "resident"
 
 
 class LoadTimings(Schema):
@@ -64,6 +68,7 @@ class LoadResult(Schema):
     timings: LoadTimings
     adapter: Adapter | None = None
     software: bool
+    loop: LoopKind = "plain"
     notes: tuple[str, ...]
     threads: int
     cross_origin_isolated: bool
@@ -86,6 +91,28 @@ class LogitsBlock(Schema):
     rows: int
     vocabulary: int
     data: str
+
+
+class TokenChance(Schema):
+    """How likely a token was where it was asked for (nats), and which was the likeliest there."""
+
+    logprob: float
+    likeliest: int
+
+
+class GpuCalls(Schema):
+    """What the page has asked of the GPU since its beginning.
+
+    ``buffer_bytes`` were allocated, whether or not they still are; ``read_bytes`` were
+    mapped to be read by the page.
+    """
+
+    dispatches: int
+    submits: int
+    bind_groups: int
+    buffers: int
+    buffer_bytes: int
+    read_bytes: int
 
 
 class PageMemory(Schema):

@@ -10,8 +10,9 @@ from typing import Literal
 from manifests.agreement import Agreement
 from manifests.base import Schema
 from manifests.bundle import Sha256
+from manifests.questions import Answers as QuestionAnswers
 
-ReadBy = Literal["transformers", "tabwright"]
+ReadBy = Literal["transformers", "tabwright", "onnxruntime"]
 
 
 class TokenCase(Schema):
@@ -113,6 +114,9 @@ class Reference(Schema):
     ``checkpoint_read_by`` says whose code turned the checkpoint into floats.  Where it is
     tabwright's own (transformers lacks the library that wrote the format), the export
     loss compares our own reading with the bundle, and would not see a misreading.
+    Where it is onnxruntime, the checkpoint came with an ONNX graph, and that graph ran in
+    PyTorch's place: all answers and times are onnxruntime's on a CPU.
+    ``questions`` are answered with the checkpoint.
     """
 
     format: Literal["tabwright-reference"] = "tabwright-reference"
@@ -128,3 +132,4 @@ class Reference(Schema):
     logits_file: str
     logits_sha256: Sha256
     speed: Speed
+    questions: QuestionAnswers | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from browser_harness.judge.accuracy import accuracy, accuracy_interval
 from browser_harness.judge.figures import figure as judged_figure
 from browser_harness.judge.figures import noise
 from browser_harness.judge.intervals import CONFIDENCE
 from browser_harness.judge.metrics import METRICS
 from browser_harness.judge.statistics import Summary, judged, per_second, summarise
 from browser_harness.judge.units import show, show_round
+from manifests.questions import Answers
 from manifests.reference import Speed
 from manifests.report import Check, Failure, Report, TargetReport
 
@@ -53,6 +55,15 @@ def figure(target: TargetReport, metric: str) -> str:
     known = METRICS[metric]
     value = known.read(target)
     return NONE if value is None else show(value, known.unit)
+
+
+def answered(answers: Answers | None) -> str:
+    """The share of questions answered right, and the interval around it."""
+    share = accuracy(answers)
+    if answers is None or share is None:
+        return NONE
+    interval = accuracy_interval(answers)
+    return f"{share:.1%} ({interval.low:.1%}–{interval.high:.1%})"
 
 
 def decode_speed(summary: Summary | None) -> str:
@@ -187,6 +198,10 @@ def glance(report: Report) -> Glance:
     rows.append(_row(f"Decode, {CONFIDENCE:.0%} interval of the median", known, speed, ""))
     floors = [noise_floor(t) for t in targets]
     rows.append(_row("Decode, noise floor (A/A)", floors, speed, ""))
+    right = [answered(t.questions) for t in targets]
+    torch = next((t.reference_questions for t in targets if t.reference_questions), None)
+    label = f"Questions answered right ({CONFIDENCE:.0%} interval)"
+    rows.append(Row(label, (*right, *(() if speed is None else (answered(torch),)))))
     columns = (*report.targets, *(() if speed is None else ("PyTorch",)))
     return Glance(columns, tuple(row for row in rows if set(row.cells) != {NONE}))
 

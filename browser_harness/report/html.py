@@ -94,6 +94,7 @@ def environment() -> Environment:
     )
     environment.globals.update(
         agreement_rows=_agreement_rows,
+        answered=glance.answered,
         metrics=METRICS,
         none=glance.NONE,
         show=show,

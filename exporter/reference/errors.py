@@ -77,6 +77,18 @@ class NoCuda(EnvironmentProblem):
         )
 
 
+class OnnxOnCpu(EnvironmentProblem):
+    """CUDA was asked for, and the reference of an ONNX graph runs on the CPU."""
+
+    code = "onnx-on-cpu"
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(
+            f"{checkpoint}: the reference of an ONNX graph runs on the CPU only",
+            "choose the device cpu or auto",
+        )
+
+
 class OutOfMemory(EnvironmentProblem):
     """The model does not fit."""
 

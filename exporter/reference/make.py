@@ -19,25 +19,24 @@ from exporter.reference.errors import CheckpointMismatch
 from exporter.reference.model import (
     DeviceChoice,
     DeviceName,
-    choose_device,
-    load_bundle,
-    load_checkpoint,
     memory_errors_named,
-    read_by,
-    read_config,
 )
-from exporter.reference.prompts import Prompts, tokenise
+from exporter.reference.models import Models, models_of
+from exporter.reference.prompts import Prompts, open_tokenizer, tokenise
+from exporter.reference.questions import ask
 from exporter.reference.speed import PeakMemory, measure_pace
 from exporter.reference.suite import SUITE, Suite
 from exporter.write.verify import verify_bundle
 from manifests.bundle import Manifest
 from manifests.machine import cpu_name
 from manifests.progress import Progress, silent
+from manifests.questions import Answers as QuestionAnswers
+from manifests.questions import Questions
 from manifests.reference import Answers, Device, Greedy, Reference, Speed
 
 PROMPT_LENGTHS = (16, 64, 256)
 GREEDY_TOKENS = 32
-_PACKAGES = ("torch", "transformers", "compressed-tensors", "numpy")
+_PACKAGES = ("torch", "transformers", "compressed-tensors", "onnxruntime", "numpy")
 
 
 def make_reference(
@@ -48,6 +47,7 @@ def make_reference(
     device: DeviceChoice = "auto",
     adapter: Path | None = None,
     suite: Path = SUITE,
+    tasks: Path | None = None,
     repetitions: int = 3,
     decode_tokens: int = 32,
     progress: Progress = silent,
@@ -59,12 +59,14 @@ def make_reference(
     ``.safetensors``, the logits; ``out`` is renamed into place last.
 
     Args:
-        checkpoint: the folder that ``bundle`` was exported from.
+        checkpoint: the folder or file that ``bundle`` was exported from.
         bundle: a finished bundle.
         out: where reference.json goes.
         device: ``auto`` takes CUDA where torch finds it.
         adapter: folder of the PEFT adapter that was merged into the checkpoint.
         suite: the texts, see :class:`exporter.reference.suite.Suite`.
+        tasks: a file of questions with choices that the checkpoint is asked, see
+            :mod:`manifests.questions`.
         repetitions: timed rounds, after one that warms up.
         decode_tokens: timed tokens after the first, per round.
         progress: told of each phase.
@@ -73,29 +75,34 @@ def make_reference(
         CheckpointMismatch: the bundle was made from another checkpoint.
         LedgerMismatch: the bundle contradicts itself.
         NoCuda, OutOfMemory: this machine cannot do it.
+        QuestionInvalid: ``tasks`` holds a row that is no question.
         BadInput: the checkpoint, the bundle or the suite is damaged or cannot be read.
     """
-    where = choose_device(device)
-    questions = Suite.load(suite)
+    texts = Suite.load(suite)
+    questions = Questions.load(tasks) if tasks else None
     manifest = verify_bundle(bundle, progress)
-    source = open_checkpoint(checkpoint, adapter).source(progress)
+    opened = open_checkpoint(checkpoint, adapter)
+    source = opened.source(progress)
     if source.digest != manifest.source.digest:
         raise CheckpointMismatch(checkpoint, bundle)
-    prompts = tokenise(checkpoint, questions, manifest.model.context_length)
+    models = models_of(checkpoint, opened, device, adapter)
+    where = models.device
+    prompts = tokenise(checkpoint, texts, manifest.model.context_length)
     answers: dict[str, Answers] = {}
     logits: Logits = {}
     with memory_errors_named(checkpoint, where):
-        speed, expected = _run_checkpoint(
+        speed, expected, answered = _run_checkpoint(
+            models,
             checkpoint,
             prompts,
-            where,
-            adapter,
+            questions,
+            manifest.model.context_length,
             repetitions=repetitions,
             decode_tokens=decode_tokens,
             progress=progress,
         )
         for name, weights in sorted(manifest.weights.items()):
-            model = load_bundle(checkpoint, bundle, weights, where)
+            model = models.bundle(bundle, weights)
             measured = score(model, prompts.scored, f"score {name} in PyTorch", progress)
             answers[name] = Answers(
                 weights_digest=weights.digest,
@@ -108,8 +115,8 @@ def make_reference(
             _release_memory(where)
     reference = Reference(
         source_digest=source.digest,
-        tokenizer_digest=_sha256(checkpoint / "tokenizer.json"),
-        checkpoint_read_by=read_by(read_config(checkpoint), adapter),
+        tokenizer_digest=hashlib.sha256(opened.documents.read("tokenizer.json") or b"").hexdigest(),
+        checkpoint_read_by=models.read_by,
         device=_describe(where),
         tokens=prompts.tokens,
         chats=prompts.chats,
@@ -118,31 +125,30 @@ def make_reference(
         logits_file=out.with_suffix(".safetensors").name,
         logits_sha256="0" * 64,
         speed=speed,
+        questions=answered,
     )
     return _write(reference, logits, out)
 
 
 def _run_checkpoint(
+    models: Models,
     checkpoint: Path,
     prompts: Prompts,
-    device: DeviceName,
-    adapter: Path | None,
+    questions: Questions | None,
+    context: int,
     *,
     repetitions: int,
     decode_tokens: int,
     progress: Progress,
-) -> tuple[Speed, Logits]:
-    """Time the checkpoint in the dtype that suits the device, score it in float32."""
-    config = read_config(checkpoint)
-    context = config.get_text_config().max_position_embeddings
+) -> tuple[Speed, Logits, QuestionAnswers | None]:
+    """Time the checkpoint in the dtype that suits the device, ask and score it in float32."""
+    device = models.device
     # CPUs emulate the 16-bit dtypes; float32 is what they are quickest in.
-    dtype = config.dtype if device == "cuda" else torch.float32
-    if not isinstance(dtype, torch.dtype):
-        dtype = torch.float32
+    dtype = models.dtype if device == "cuda" else torch.float32
     progress("load checkpoint in PyTorch", 0, 1)
     with PeakMemory(device) as peak:
         started = time.perf_counter()
-        model = load_checkpoint(checkpoint, config, dtype, device, adapter)
+        model = models.checkpoint(dtype)
         load_ms = (time.perf_counter() - started) * 1e3
         progress("load checkpoint in PyTorch", 1, 1)
         pace = measure_pace(
@@ -165,11 +171,14 @@ def _run_checkpoint(
         # Widening a model that was dequantised to 16 bits would keep their rounding.
         del model
         _release_memory(device)
-        model = load_checkpoint(checkpoint, read_config(checkpoint), torch.float32, device, adapter)
+        model = models.checkpoint(torch.float32)
     logits = score(model, prompts.scored, "score checkpoint in PyTorch", progress)
+    answered = None
+    if questions is not None:
+        answered = ask(model, open_tokenizer(checkpoint), questions, context, progress)
     del model
     _release_memory(device)
-    return speed, logits
+    return speed, logits, answered
 
 
 def _release_memory(device: DeviceName) -> None:

@@ -20,6 +20,7 @@ from transformers.initialization import no_init_weights
 
 from exporter.checkpoint.errors import TensorMissing
 from exporter.compress.errors import ExtraMissing
+from exporter.reference.described import described
 from exporter.reference.errors import (
     LedgerMismatch,
     MisreadByKernel,
@@ -82,7 +83,8 @@ def read_config(checkpoint: Path) -> PretrainedConfig:
         NotRunnable: transformers has no causal language model for it.
     """
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        with described(checkpoint, "config.json") as folder:
+            config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
         MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except (KeyError, ValueError) as error:
         raise NotRunnable(checkpoint, str(error).splitlines()[0]) from error
@@ -99,8 +101,16 @@ def read_by(config: PretrainedConfig, adapter: Path | None) -> ReadBy:
     if adapter is not None:
         return "tabwright"
     scheme = getattr(config, "quantization_config", None)
-    known = scheme is None or scheme["quant_method"] in _DEQUANTISED
+    known = scheme is None or (scheme["quant_method"] in _DEQUANTISED and not _is_older(scheme))
     return "transformers" if known else "tabwright"
+
+
+def _is_older(scheme: dict[str, Any]) -> bool:
+    """Whether it needs what compressed-tensors could do up to 0.12 only."""
+    sparsity = (scheme.get("sparsity_config") or {}).get("format", "dense")
+    groups = (scheme.get("config_groups") or {}).values()
+    orders = {(group.get("weights") or {}).get("actorder") for group in groups}
+    return sparsity != "dense" or not orders.isdisjoint({"group", True})
 
 
 def load_checkpoint(
@@ -121,7 +131,7 @@ def load_checkpoint(
         MisreadByKernel: that package would get the weights wrong on ``device``.
     """
     if read_by(config, adapter) == "tabwright":
-        return fill(_without_weights(config, dtype), checkpoint, adapter).to(device).eval()
+        return fill(without_weights(config, dtype), checkpoint, adapter).to(device).eval()
     scheme = getattr(config, "quantization_config", None)
     by_bitsandbytes = scheme is not None and scheme["quant_method"] == _BITSANDBYTES
     for package in ("accelerate", _BITSANDBYTES) if by_bitsandbytes else ():
@@ -156,7 +166,7 @@ def _check_blocks(checkpoint: Path, model: Any, device: DeviceName) -> None:
             raise MisreadByKernel(checkpoint, f"{name}.weight", _BITSANDBYTES)
 
 
-def _without_weights(config: PretrainedConfig, dtype: torch.dtype) -> Any:
+def without_weights(config: PretrainedConfig, dtype: torch.dtype) -> Any:
     """A plain model of ``config``'s architecture whose parameters are still to be filled."""
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -174,16 +184,17 @@ def load_bundle(checkpoint: Path, bundle: Path, weights: WeightSet, device: Devi
     """
     config = read_config(checkpoint)
     config.tie_word_embeddings = any(row.role == "tied" for row in weights.tensors)
-    model = _without_weights(config, torch.float32)
+    model = without_weights(config, torch.float32)
     parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
     for row, values in bundle_weights(bundle, weights):
         parameter = parameters.pop(row.name, None)
         if parameter is None:
             raise LedgerMismatch(bundle, row.name, "unknown to the architecture, or there twice")
-        if tuple(parameter.shape) != row.shape:
-            reason = f"{row.shape} where the architecture has {tuple(parameter.shape)}"
+        shape = row.shape[::-1] if row.transposed else row.shape
+        if tuple(parameter.shape) != shape:
+            reason = f"{shape} where the architecture has {tuple(parameter.shape)}"
             raise LedgerMismatch(bundle, row.name, reason)
-        parameter.data.copy_(torch.from_numpy(values))
+        parameter.data.copy_(torch.from_numpy(values.T if row.transposed else values))
     for name in parameters:
         raise LedgerMismatch(bundle, name, "not in the ledger")
     return model.to(device).eval()

@@ -8,6 +8,8 @@ from pathlib import Path
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
+from exporter.reference.described import described
 from exporter.reference.errors import ChatTemplateFailed
 from exporter.reference.suite import Suite, Text
 from manifests.reference import ChatCase, ScoredText, TokenCase
@@ -32,13 +34,22 @@ class Prompts:
     greedy: tuple[GreedyPrompt, ...]
 
 
+def open_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
+    """Transformers' tokenizer of a checkpoint."""
+    with described(checkpoint, "config.json", *TOKENIZER_FILES, *OPTIONAL_FILES) as folder:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True
+        )
+    return tokenizer
+
+
 def tokenise(checkpoint: Path, suite: Suite, context_length: int) -> Prompts:
     """Tokenise ``suite``; texts are cut to ``context_length`` tokens where a model runs on them.
 
     Raises:
         ChatTemplateFailed: the checkpoint's template refuses a conversation.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = open_tokenizer(checkpoint)
     chats = tokenizer.chat_template is not None
 
     def rendered(text: Text, *, reply: bool) -> str:

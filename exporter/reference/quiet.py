@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 from transformers.utils import logging as untyped_logging
+
+#: One warns of optional kernels when it is imported, the other of its own renaming.
+_LOGGERS = ("bitsandbytes", "torch.fx._symbolic_trace")
 
 
 @contextmanager
@@ -22,16 +25,16 @@ def quiet_libraries() -> Iterator[None]:
     logging: Any = untyped_logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     draw: Any = tqdm.__init__
-    # bitsandbytes warns of optional kernels when it is imported.
-    bitsandbytes = standard_logging.getLogger("bitsandbytes")
-    level = bitsandbytes.level
+    loggers = [standard_logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
 
     def stay_silent(self: Any, *args: Any, **kwargs: Any) -> None:
         draw(self, *args, **{**kwargs, "disable": True})
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    bitsandbytes.setLevel(standard_logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(standard_logging.ERROR)
     # compressed-tensors draws bars with tqdm directly and offers no switch.
     tqdm.__init__ = stay_silent
     try:
@@ -40,7 +43,8 @@ def quiet_libraries() -> Iterator[None]:
             yield
     finally:
         tqdm.__init__ = draw
-        bitsandbytes.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

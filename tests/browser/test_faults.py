@@ -222,11 +222,16 @@ def test_interrupted_measure_cleans_up_and_says_one_thing(
         text=True,
         start_new_session=True,
     )
-    assert run.stderr is not None
-    assert run.stderr.readline().startswith("wasm-sleeps: loads")
-    # A terminal's Ctrl-C reaches the whole group, the driver included.
-    os.killpg(run.pid, sent)
-    out, complaints = run.communicate(timeout=60)
+    with run:
+        try:
+            assert run.stderr is not None
+            assert run.stderr.readline().startswith("wasm-sleeps: fresh pages")
+            # A terminal's Ctrl-C reaches the whole group, the driver included.
+            os.killpg(run.pid, sent)
+            out, complaints = run.communicate(timeout=60)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
     assert (run.returncode, out) == (130, "")
     (line,) = complaints.strip().splitlines()
     assert line.startswith("error[interrupted]")

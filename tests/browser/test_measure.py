@@ -56,9 +56,11 @@ def test_full_plan(whole: TargetReport) -> None:
     assert [sample.bytes_on_wire for sample in whole.warm] == [0, 0]
     assert whole.cold[0].first_token_ms == 10
     # 256 tokens do not fit a context of 64, nor does the token after 64.
-    assert [sample.prompt_tokens for sample in whole.prefill] == [16]
-    assert whole.prefill[0].ms == (10.0,) * 4
-    assert len(whole.decode) == 3
+    assert [sample.prompt_tokens for sample in whole.prefill] == [16, 16]
+    assert whole.prefill[0].ms == (10.0,) * 2
+    # A page that takes the same time whenever it is asked is opened no third time.
+    assert [run.visit for run in whole.decode] == [0, 1]
+    assert whole.decode[0].prompt == whole.prefill[0].prompt
     assert whole.decode[0].ms == (2.0,) * (64 - 16 - 1)
     assert any("context of 64" in note for note in whole.notes)
 

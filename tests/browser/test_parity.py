@@ -67,7 +67,7 @@ def test_few_texts_are_still_of_every_language() -> None:
 
 def test_decode_times_are_differences() -> None:
     result = GenerateResult(tokens=(1, 2, 3), text="", at_ms=(100.0, 130.0, 155.0))
-    assert decode_run(16, 1, result).ms == (30.0, 25.0)
+    assert decode_run((3,) * 16, 1, result).ms == (30.0, 25.0)
 
 
 def test_prompts_repeat_to_any_length() -> None:

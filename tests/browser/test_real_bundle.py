@@ -44,6 +44,7 @@ _BRIEF = replace(
     prefill_repetitions=1,
     decode_runs=1,
     decode_tokens=8,
+    sampling_seconds=0.0,
     greedy_tokens=8,
 )
 #: Brief, but scoring everything on the CPU, and more than 16 tokens in a row on the GPU.

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 
-from browser_harness.serve import PortInUse, StaticServer
+from browser_harness.serve import PortInUse, ServerStuck, StaticServer
 
 WEIGHTS = bytes(range(256)) * 1024
 
@@ -168,3 +169,12 @@ def test_taken_port_is_a_typed_error(server: StaticServer, site: Path) -> None:
         pass
     assert caught.value.code == "port-in-use"
     assert caught.value.exit_status == 4
+
+
+def test_a_server_that_does_not_come_up_is_a_typed_error(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    with pytest.raises(ServerStuck), StaticServer({"/": site}):
+        pass
+    assert not any(thread.name == "static-server" for thread in threading.enumerate())

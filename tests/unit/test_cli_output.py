@@ -52,7 +52,8 @@ def test_show_writes_schemas_and_mappings(capsys: pytest.CaptureFixture[str]) ->
     front.show({"url": "مرحبا"}, "text of it")
     assert json.loads(capsys.readouterr().out) == {"url": "مرحبا"}
     front.show(Limit(max=2), "text of it")
-    assert json.loads(capsys.readouterr().out) == {"max": 2.0, "level": "error"}
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["max"], shown["level"]) == (2.0, "error")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -36,8 +36,6 @@ def bundle(tmp_path: Path) -> Path:
             parameters=1,
             vocab_size=1,
             layers=1,
-            kv_heads=1,
-            head_dim=1,
             context_length=1,
             eos_token_ids=(0,),
         ),
@@ -73,7 +71,10 @@ def test_serves_until_it_is_told_to_end(bundle: Path, number: signal.Signals) ->
         with urllib.request.urlopen(f"{url}/manifest.json", timeout=30) as answer:
             assert answer.read() == (bundle / "manifest.json").read_bytes()
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, "", "")
 
 

@@ -36,6 +36,12 @@ function loaded(): Runtime.Model {
   return model;
 }
 
+/** A model runs one call at a time: a scoring that was not read to its end is dropped. */
+async function endScoring(): Promise<void> {
+  await scoring?.return();
+  scoring = undefined;
+}
+
 const methods = {
   async load(request: LoadRequest): Promise<LoadResult> {
     const { load } = await runtime;
@@ -63,6 +69,7 @@ const methods = {
     maxNewTokens: number,
     ignoreEos: boolean,
   ): Promise<GenerateResult> {
+    await endScoring();
     const tokens: number[] = [];
     const at_ms: number[] = [];
     const options = { maxNewTokens, ...(ignoreEos ? { stopTokens: [] } : {}) };
@@ -79,16 +86,18 @@ const methods = {
     stops: readonly string[],
     stopTokens: readonly number[],
   ): Promise<GenerateResult> {
+    await endScoring();
     return await generateUntil(loaded(), prompt, maxNewTokens, stops, stopTokens);
   },
 
   async logprobs(tokens: readonly number[], wanted: readonly Wanted[]): Promise<TokenChance[]> {
+    await endScoring();
     return await chancesOf(loaded().score(tokens), wanted);
   },
 
-  /** Begins to score `tokens`; a scoring that was not read to its end is dropped. */
+  /** Begins to score `tokens`. */
   async scoreStart(tokens: readonly number[], chunk: number): Promise<void> {
-    await scoring?.return();
+    await endScoring();
     scoring = loaded().score(tokens, { chunk });
   },
 
@@ -116,8 +125,7 @@ const methods = {
   },
 
   async dispose(): Promise<void> {
-    await scoring?.return();
-    scoring = undefined;
+    await endScoring();
     await model?.dispose();
     model = undefined;
   },
