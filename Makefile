@@ -18,12 +18,14 @@ BROWSER_READY := $(VENV)/.browser
 NODE_READY := $(PAGE)/node_modules/.package-lock.json
 PEERS := tests/bench/peers
 PEERS_READY := $(PEERS)/node_modules/.package-lock.json
+STUDY := tests/bench/study/texts
+STUDY_READY := $(STUDY)/node_modules/.package-lock.json
 PAGE_READY := $(PAGE)/dist/.built
 PAGE_SOURCES := $(shell find $(PAGE) \( -name node_modules -o -name dist \) -prune -o -type f -print)
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(PYTHON_READY) $(PAGE_READY) $(BROWSER_READY) ## install everything into .venv and node_modules, build the page
@@ -39,10 +41,26 @@ test: setup ## every test, real Chromium included
 	$(BIN)/pytest
 	npm --prefix $(PAGE) test
 
+.PHONY: fuzz
+fuzz: SECONDS ?= 600
+fuzz: $(PYTHON_READY) ## hostile checkpoints for SECONDS=600; what should not have happened: build/fuzz
+	$(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS)
+
 .PHONY: bench
-bench: setup $(PEERS_READY) ## speed against wllama, memory of the export: docs/benchmarks.md
+bench: setup $(PEERS_READY) ## speed against wllama, cost of the export: docs/benchmarks.md
 	$(BIN)/python -m tests.bench.decode --samples build/bench/decode.json
 	$(BIN)/python -m tests.bench.memory
+	$(BIN)/python -m tests.bench.export
+
+.PHONY: gate-power
+gate-power: setup ## false alarms and misses of the gate, four hours: docs/measuring.md
+	test -e $(DEMO)/bundle/manifest.json || $(MAKE) demo
+	$(BIN)/python -m tests.bench.gate_power collect build/gate-power --bundle $(DEMO)/bundle
+	$(BIN)/python -m tests.bench.gate_power judge build/gate-power
+
+.PHONY: study
+study: setup $(STUDY_READY) ## every method on two models, hours of it, kept in build/study: docs/study.md
+	$(BIN)/python -m tests.bench.study
 
 .PHONY: lint
 lint: setup ## every linter and type checker, and the generated files against their source
@@ -63,7 +81,7 @@ $(PYTHON_READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: name one with make PYTHON=...' >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[compress,genai,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[compress,eval,genai,dev]'
 	touch $@
 
 # Vite's own message for an older Node is a syntax error.
@@ -79,6 +97,10 @@ $(NODE_READY): $(PAGE)/package.json $(PAGE)/package-lock.json | check-node
 
 $(PEERS_READY): $(PEERS)/package.json $(PEERS)/package-lock.json | check-node
 	npm ci --prefix $(PEERS) --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(STUDY_READY): $(STUDY)/package.json $(STUDY)/package-lock.json | check-node
+	npm ci --prefix $(STUDY) --no-audit --no-fund --loglevel=error
 	touch $@
 
 $(PAGE_READY): $(NODE_READY) $(PAGE_SOURCES)

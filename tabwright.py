@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from exporter.reference.model import DeviceChoice
     from manifests.base import Schema
     from manifests.progress import Progress
+    from targets.catalog import RoundingMethod
 
 #: Seconds between two lines about the same phase where stderr is no terminal.
 LINE_INTERVAL = 10.0
@@ -57,14 +58,24 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "run": Entry("tabwright:run", "Export a checkpoint, measure it in a browser, and judge it."),
+    "compress": Entry("exporter.compress.commands:compress", "Compress a checkpoint."),
     "export": Entry("exporter.commands:export", "Turn a checkpoint into a bundle."),
     "reference": Entry("exporter.commands:reference", "Write PyTorch's answers and speed."),
     "measure": Entry("browser_harness.commands:measure", "Run a bundle in a browser."),
-    "gate": Entry("browser_harness.commands:gate", "Judge a report by a budget."),
+    "lm-eval": Entry(
+        "browser_harness.evaluation.commands:lm_eval", "Run lm-evaluation-harness on a bundle."
+    ),
+    "gate": Entry("browser_harness.judging.commands:gate", "Judge a report by a budget."),
+    "compare": Entry(
+        "browser_harness.judging.commands:compare", "Show several reports side by side."
+    ),
+    "trend": Entry(
+        "browser_harness.judging.commands:trend", "Show how the figures went over a history."
+    ),
     "inspect": Entry("exporter.commands:inspect", "Tell what a checkpoint or a bundle is."),
     "verify": Entry("exporter.commands:verify", "Check that a bundle is whole."),
     "serve": Entry("browser_harness.commands:serve", "Open a bundle in your own browser."),
-    "demo": Entry("exporter.commands:demo", "Make the demo's compressed checkpoint."),
+    "demo": Entry("exporter.commands:demo", "Make a demo's compressed checkpoint."),
     "doctor": Entry("browser_harness.commands:doctor", "Tell what this machine can do."),
 }
 
@@ -274,6 +285,18 @@ def cli() -> None:
     help="A PEFT adapter that is merged into the checkpoint.",
 )
 @click.option(
+    "--head-bits",
+    type=click.Choice([4, 8]),
+    help="Width of the output head and the embedding; by default the target's own, 8.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["search", "nearest"]),
+    default="search",
+    show_default=True,
+    help="How scales are chosen for linears that come as floats.",
+)
+@click.option(
     "--adapter",
     type=click.Choice(["auto", "hardware", "software"]),
     default="auto",
@@ -304,6 +327,8 @@ def run(
     force: bool,
     context_length: int | None,
     lora: Path | None,
+    head_bits: int | None,
+    rounding: RoundingMethod,
     adapter: AdapterChoice,
     device: DeviceChoice,
     threads: int | None,
@@ -317,6 +342,7 @@ def run(
     """
     from browser_harness import commands as harness
     from browser_harness.judge import check_budget, exit_status
+    from browser_harness.judging import commands as judging
     from browser_harness.report import render
     from exporter import commands as exporter
     from manifests.budget import Budget
@@ -342,6 +368,8 @@ def run(
         force=force,
         context_length=context_length,
         adapter=lora,
+        head_bits=head_bits,
+        rounding=rounding,
         progress=progress,
     )
     # None of an earlier run's files may be taken for this bundle's.
@@ -360,8 +388,8 @@ def run(
         browser=browser,
         progress=progress,
     )
-    judged, verdict = harness.judge_report(report, budget, front.targets)
-    harness.write_views(judged, html=html, junit=junit)
+    judged, verdict = judging.judge_report(report, budget, front.targets)
+    judging.write_views(judged, html=html, junit=junit)
     front.show(judged, render(judged))
     context.exit(exit_status(verdict))
 

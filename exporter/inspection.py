@@ -45,8 +45,9 @@ def summarise(checkpoint: Checkpoint) -> CheckpointSummary:
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
     for weight in checkpoint.weights.values():
-        tensors[weight.scheme] += 1
-        parameters[weight.scheme] += math.prod(weight.shape)
+        scheme = weight.scheme
+        tensors[scheme] += 1
+        parameters[scheme] += math.prod(weight.shape)
     return CheckpointSummary(
         path=str(checkpoint.path),
         format=checkpoint.format,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
 from exporter.checkpoint import Dense, Packed, open_checkpoint
 from exporter.checkpoint.tokenizer import check_tokenizer
 from exporter.describe import describe_model
-from exporter.graph.skeleton import (
-    build_skeleton,
-    check_architecture,
-    read_layout,
-    weight_shapes,
-)
+from exporter.graph.declared import declare, declare_over
+from exporter.graph.skeleton import reached_context
+from exporter.lower.interface import describe_states
 from exporter.lower.passes import lower
+from exporter.lower.resident import can_be_resident
+from exporter.optimum.export import optimum_graph
 from exporter.write import files, staging
 from exporter.write.assets import copy_model_files, copy_runtime
 from exporter.write.shards import CHUNK_SIZE
+from exporter.write.store import StoredWeights
 from exporter.write.weights import by_weight_set, write_weights
 from manifests.bundle import MANIFEST_NAME, File, Manifest, TargetEntry, WeightSet
 from manifests.errors import BadInput
@@ -30,6 +32,7 @@ from targets import Target
 #: Positions that a bundle's graphs reach unless told otherwise: the rotary tables grow
 #: with them, and so does the largest KV cache that a page can be asked for.
 DEFAULT_CONTEXT = 8192
+GraphChoice = Literal["own", "optimum"]
 _TOOLS = ("tabwright", "mobius-onnx", "onnx-ir", "onnxscript", "numpy")
 
 
@@ -54,12 +57,13 @@ def export(
     force: bool = False,
     context_length: int | None = None,
     adapter: Path | None = None,
+    graph: GraphChoice = "own",
     progress: Progress = silent,
 ) -> Manifest:
     """Write the bundle ``out`` of the checkpoint at ``checkpoint_path``.
 
     Args:
-        checkpoint_path: a Hugging Face checkpoint folder.
+        checkpoint_path: a Hugging Face checkpoint folder, or a GGUF file.
         out: the bundle's folder; it appears whole or not at all.
         targets: what to write graphs for; those with the same weight set share shards.
         runtime: folder of the page's files, which go into the bundle as they are.
@@ -67,6 +71,8 @@ def export(
         context_length: positions that the graphs reach; None for the model's own, at
             most :data:`DEFAULT_CONTEXT`.
         adapter: folder of a PEFT LoRA that is merged into the checkpoint's weights.
+        graph: ``own`` for our families' graphs, or the one that the checkpoint came with;
+            ``optimum`` has its exporter write one.
         progress: told of every phase longer than a second.
 
     Raises:
@@ -74,37 +80,40 @@ def export(
     """
     staging.check_output(out, force=force)
     checkpoint = open_checkpoint(checkpoint_path, adapter)
-    config_path = checkpoint.path / "config.json"
-    check_architecture(config_path, checkpoint.decoder.model_type)
-    check_tokenizer(checkpoint.path / "tokenizer.json")
+    check_tokenizer(checkpoint)
     own_context = checkpoint.decoder.max_position_embeddings
     context = min(own_context, context_length or DEFAULT_CONTEXT)
-    skeletons = {
-        dtype: build_skeleton(config_path, checkpoint.config, dtype, context)
-        for dtype in dict.fromkeys(target.activation_dtype for target in targets)
-    }
-    skeleton = next(iter(skeletons.values()))
-    selected = checkpoint.select(weight_shapes(skeleton))
+    dtypes = dict.fromkeys(target.activation_dtype for target in targets)
+    if graph == "optimum":
+        with optimum_graph(checkpoint, progress) as written:
+            declared = declare_over(checkpoint, written, dtypes)
+    else:
+        declared = declare(checkpoint, dtypes, context)
+    reached = min(reached_context(skeleton, context) for skeleton in declared.skeletons.values())
+    checkpoint = replace(checkpoint, remarks=(*checkpoint.remarks, *declared.remarks))
     for target in targets:
-        _check_fits(selected, target)
+        _check_fits(declared.weights, target)
 
     with staging.staged(out, force=force) as stage:
         described: list[File] = []
         weights: dict[str, WeightSet] = {}
         entries: dict[str, TargetEntry] = {}
         for name, members in by_weight_set(targets).items():
-            shards, weights[name], store = write_weights(stage, selected, members, progress)
+            shards, weights[name], store = write_weights(
+                stage, declared.weights, declared.roles, members, progress
+            )
             described += shards
             for target in members:
-                path = f"onnx/{target.graph}.onnx"
-                ir.save(lower(skeletons[target.activation_dtype], target, store), stage / path)
-                described.append(files.describe(stage, path))
-                entries[target.name] = _entry(target, path)
+                skeleton = declared.skeletons[target.activation_dtype]
+                entry = _write_graphs(stage, skeleton, target, store)
+                graphs = filter(None, (entry.graph, entry.resident_graph))
+                described += [files.describe(stage, path) for path in graphs]
+                entries[target.name] = entry
         described += copy_model_files(stage, checkpoint, entries, weights)
         described += copy_runtime(stage, runtime)
         paths = {file.path for file in described}
         manifest = Manifest(
-            model=describe_model(checkpoint, selected, read_layout(skeleton, context)),
+            model=describe_model(checkpoint, declared.weights, reached),
             source=checkpoint.source(progress),
             chunk_size=CHUNK_SIZE,
             files=tuple(sorted(described, key=lambda file: file.path)),
@@ -127,12 +136,22 @@ def _check_fits(weights: list[Dense | Packed], target: Target) -> None:
         raise TooLargeForTarget(target, needed, room)
 
 
-def _entry(target: Target, graph: str) -> TargetEntry:
+def _write_graphs(
+    stage: Path, skeleton: ir.Model, target: Target, store: StoredWeights
+) -> TargetEntry:
+    """Write ``target``'s graphs: the resident one too, where model and target can have it."""
+    graph, resident = f"onnx/{target.graph}.onnx", None
+    ir.save(lower(skeleton, target, store), stage / graph)
+    if target.resident_graph is not None and can_be_resident(skeleton):
+        resident = f"onnx/{target.resident_graph}.onnx"
+        ir.save(lower(skeleton, target, store, "resident"), stage / resident)
     return TargetEntry(
         graph=graph,
+        resident_graph=resident,
         weights=target.weight_set,
         execution_provider=target.execution_provider,
         activation_dtype=target.activation_dtype,
+        states=describe_states(skeleton),
         features=target.features,
         limits=dict(target.limits),
         session_config=dict(target.session_config),

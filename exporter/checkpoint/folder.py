@@ -231,9 +231,10 @@ def _check_layers(path: Path, decoder: DecoderConfig, weights: Sized) -> None:
 
 def _adds_nothing(weight: Dense | Packed) -> bool:
     """Whether it is a bias of zeros: AutoGPTQ gave one to linears of every architecture."""
-    is_bias = isinstance(weight, Dense) and weight.name.endswith(".bias")
+    if not (isinstance(weight, Dense) and weight.name.endswith(".bias")):
+        return False
     is_small = len(weight.shape) == 1 and weight.shape[0] <= MAX_WIDTH
-    return is_bias and is_small and not weight.values().any()
+    return is_small and not weight.values().any()
 
 
 def _stored(tensor: StoredTensor) -> Stored:

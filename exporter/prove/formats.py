@@ -45,16 +45,18 @@ def _pack_quantized(tensors: Tensors, module: str, _: Config) -> Matrix:
     rows, columns = (int(n) for n in tensors[f"{module}.weight_shape"])
     bits = 4 if words.shape[1] * 8 - columns in range(8) else 8
     scales = tensors[f"{module}.weight_scale"].astype(np.float32)
-    middle = np.full((1, 1), 1 << (bits - 1), np.int32)
+    groups = scales.shape[1]
+    group_of = tensors.get(f"{module}.weight_g_idx")
+    if group_of is None:
+        group_of = np.arange(columns) // (columns // groups)
+    middle = np.full(scales.shape, 1 << (bits - 1), np.int32)
     packed_zeros = tensors.get(f"{module}.weight_zero_point")
     if packed_zeros is not None:
         middle = unpack(np.ascontiguousarray(packed_zeros.T).view(np.uint32), bits)[:, :rows].T
 
     def read(start: int, stop: int) -> Codes:
         codes = unpack(words[start:stop], bits)[:, :columns]
-        part = slice(start, stop)
-        steps = codes - _groups(middle, part, columns)
-        return Codes(steps, np.broadcast_to(_groups(scales, part, columns), steps.shape))
+        return Codes(codes - middle[start:stop, group_of], scales[start:stop, group_of])
 
     return Matrix((rows, columns), read)
 
@@ -78,9 +80,28 @@ def _beside(weight: NDArray[Any], scale: NDArray[np.float32], zeros: NDArray[Any
     return Matrix(weight.shape, read)
 
 
+def _with_zeros(tensors: Tensors, module: str) -> NDArray[Any]:
+    """A sparse weight, whole: its values where the bitmask has ones."""
+    shape = tuple(int(n) for n in tensors[f"{module}.shape"].reshape(-1))
+    octets = tensors[f"{module}.bitmask"]
+    bits = (octets[..., None] >> np.arange(8, dtype=np.uint8)) & 1
+    places = bits.reshape(*octets.shape[:-1], -1)[..., : shape[-1]] == 1
+    if not places.any():
+        return np.zeros(shape, np.float32)
+    values = tensors[f"{module}.compressed"]
+    dense = np.zeros(shape, values.dtype)
+    dense[places] = values.reshape(-1)
+    return dense
+
+
+def _sparse(tensors: Tensors, module: str, _: Config) -> Matrix:
+    return plain(_with_zeros(tensors, module))
+
+
 def _scaled(tensors: Tensors, module: str, _: Config) -> Matrix:
+    is_sparse = f"{module}.bitmask" in tensors
     return _beside(
-        tensors[f"{module}.weight"],
+        _with_zeros(tensors, module) if is_sparse else tensors[f"{module}.weight"],
         tensors[f"{module}.weight_scale"].astype(np.float32),
         tensors.get(f"{module}.weight_zero_point"),
     )
@@ -159,7 +180,11 @@ FORMATS: MappingProxyType[str, dict[str, _Factory]] = MappingProxyType(
     {
         "awq": {".qweight": _awq},
         "bitsandbytes": {".SCB": _llm_int8, ".weight.absmax": _nf4},
-        "compressed-tensors": {".weight_packed": _pack_quantized, ".weight_scale": _scaled},
+        "compressed-tensors": {
+            ".weight_packed": _pack_quantized,
+            ".weight_scale": _scaled,
+            ".bitmask": _sparse,
+        },
         "gptq": {".qweight": _gptq},
     }
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isclose, prod, sqrt
 from pathlib import Path
@@ -15,8 +15,10 @@ from exporter.prove.adapter import Adapter
 from exporter.prove.errors import LedgerUntrue, NoProof
 from exporter.prove.files import Tensors
 from exporter.prove.formats import find
+from exporter.prove.gguf import GgufTensors
+from exporter.prove.onnx_tensors import OnnxTensors
 from exporter.prove.stored import Row
-from exporter.prove.values import Codes, Floats, Matrix, floats
+from exporter.prove.values import Codes, Floats, Matrix, floats, turned
 from exporter.reference.errors import CheckpointMismatch
 from exporter.write.verify import verify_bundle
 from manifests.base import Schema
@@ -24,6 +26,8 @@ from manifests.bundle import Tensor
 from manifests.errors import BadInput
 from manifests.progress import Progress, silent
 
+_GGUF, _ONNX = ".gguf", ".onnx"
+_READ = frozenset({".safetensors", _GGUF, _ONNX})
 #: Values that are compared at a time.
 _VALUES = 1 << 20
 #: How far a recomputed error may be from the ledger's, as a part of it.
@@ -100,20 +104,20 @@ def prove(
     digest = opened.source(progress).digest
     if digest != manifest.source.digest:
         raise CheckpointMismatch(checkpoint, bundle)
-    if any(path.suffix != ".safetensors" for path in opened.weight_files):
+    if opened.weight_files[0].suffix not in _READ:
         raise NoProof(checkpoint, f"a {opened.format} checkpoint")
     source = _Source(checkpoint, opened.weight_files, adapter)
     weights: dict[str, Proven] = {}
     for name, stored in sorted(manifest.weights.items()):
         try:
-            opened.select({row.name: row.shape for row in stored.tensors})
+            opened.select({row.name: _source_shape(row) for row in stored.tensors})
         except BadInput as error:
             raise LedgerUntrue(bundle, name, f"the ledger is not whole: {error}") from error
         total = sum(prod(row.shape) for row in stored.tensors)
         done, proven = 0, []
         for row in stored.tensors:
             progress(f"prove {name}", done, total)
-            proven.append((row, _prove_row(bundle, row, source.matrix(row.name))))
+            proven.append((row, _prove_row(bundle, row, source.matrix(row))))
             done += prod(row.shape)
         progress(f"prove {name}", total, total)
         weights[name] = _summarise(proven)
@@ -131,21 +135,35 @@ class _Source:
 
     def __init__(self, path: Path, files: tuple[Path, ...], adapter: Path | None) -> None:
         self._path = path
-        config = json.loads((path / "config.json").read_bytes())
-        self._scheme = config.get("quantization_config") or {}
-        self._tensors = Tensors(files)
+        self._find = _finder(path, files)
         self._adapter = None if adapter is None else Adapter(adapter)
 
-    def matrix(self, name: str) -> Matrix:
-        """The weight called ``name``.
+    def matrix(self, row: Tensor) -> Matrix:
+        """The weight that ``row`` is about.
 
         Raises:
             NoProof: it is kept in a way that is not read here.
         """
-        found = find(self._tensors, name, self._scheme)
+        found = self._find(row.name)
         if found is None:
-            raise NoProof(self._path, f"tensor {name}")
-        return found if self._adapter is None else self._adapter.apply(name, found)
+            raise NoProof(self._path, f"tensor {row.name}")
+        if row.transposed:
+            found = turned(found)
+        return found if self._adapter is None else self._adapter.apply(row.name, found)
+
+
+def _finder(path: Path, files: tuple[Path, ...]) -> Callable[[str], Matrix | None]:
+    if files[0].suffix == _GGUF:
+        return GgufTensors(files).matrix
+    if files[0].suffix == _ONNX:
+        return OnnxTensors(files[0]).matrix
+    config = json.loads((path / "config.json").read_bytes())
+    scheme, tensors = config.get("quantization_config") or {}, Tensors(files)
+    return lambda name: find(tensors, name, scheme)
+
+
+def _source_shape(row: Tensor) -> tuple[int, ...]:
+    return row.shape[::-1] if row.transposed else row.shape
 
 
 def _prove_row(bundle: Path, row: Tensor, source: Matrix) -> _Counts:

@@ -39,6 +39,13 @@ class Matrix:
     read: Callable[[int, int], Codes | Floats]
 
 
+def turned(matrix: Matrix) -> Matrix:
+    """The transpose of ``matrix`` [K, N], which is read whole."""
+    rows, columns = matrix.shape
+    values = floats(matrix.read(0, rows))
+    return Matrix((columns, rows), lambda start, stop: values[:, start:stop].T)
+
+
 def floats(rows: Codes | Floats) -> Floats:
     """Rows as float32 values."""
     return rows.values() if isinstance(rows, Codes) else rows

@@ -35,9 +35,9 @@ def copy_model_files(
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     result = [files.add(stage, "config.json", text.encode())]
     for name in (*TOKENIZER_FILES, *OPTIONAL_FILES):
-        path = checkpoint.file(name)
-        if path is not None:
-            result.append(files.add(stage, name, path.read_bytes()))
+        document = checkpoint.documents.read(name)
+        if document is not None:
+            result.append(files.add(stage, name, document))
     return result
 
 

@@ -14,15 +14,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.checkpoint.errors import NotFinite, UnsupportedScheme, WrongShape
+from exporter.checkpoint.errors import NotFinite, OutOfRange, UnsupportedScheme, WrongShape
 from exporter.checkpoint.reordered import Reordered
-from exporter.checkpoint.weights import Dense, Packed, row_blocks
-from exporter.quant.blocks import dequantise, quantise
+from exporter.checkpoint.weights import Dense, Packed, Transposed, row_blocks
+from exporter.quant.blocks import LARGEST, dequantise, quantise
 from exporter.quant.census import CensusBuilder, zeros_of_codes
 from exporter.quant.layout import BLOCK_SIZES, block_size_for, pack, widen
 from exporter.quant.rounding import RoundingBuilder
 from exporter.write.shards import ShardWriter
 from manifests.bundle import Range, Rounding, Tensor, Zeros
+from targets.catalog import RoundingMethod
 
 FloatDtype = Literal["float16", "float32"]
 MatrixRole = Literal["linear", "embedding", "head", "tied"]
@@ -71,6 +72,7 @@ class Matrix:
     permutation: Range | None
     rounding: Rounding | None
     zeros: Zeros
+    transposed: bool
 
     @property
     def blocks(self) -> int:
@@ -85,6 +87,7 @@ class Matrix:
             shape=self.shape,
             source=self.source,
             outcome="requantised" if self.rounding else "exact",
+            transposed=self.transposed or None,
             rounding=self.rounding,
             zeros=self.zeros,
             bits=self.bits,
@@ -132,20 +135,27 @@ def store_vector(weight: Dense, writer: ShardWriter) -> Vector:
 
 
 def store_matrix(
-    weight: Dense | Packed, role: MatrixRole, bits: int, block_size: int, writer: ShardWriter
+    weight: Dense | Packed,
+    role: MatrixRole,
+    bits: int,
+    block_size: int,
+    method: RoundingMethod,
+    writer: ShardWriter,
 ) -> Matrix:
     """Store as codes of ``bits``.
 
-    ``block_size`` is used where we quantise; packed weights keep their own groups.
+    ``block_size`` and ``method`` are used where we quantise; packed weights keep their
+    own groups and scales.
 
     Raises:
         NotFinite: a value or a scale is NaN or infinite.
+        OutOfRange: a value is too large to be quantised here.
         WrongShape: K has no block size that the runtime can read.
         UnsupportedScheme: an embedding with zero points, which no gather kernel reads.
     """
     rows, columns = weight.shape
     order = _order(weight, role, bits)
-    codes = _codes(weight if order is None else order.packed, bits, block_size)
+    codes = _codes(weight if order is None else order.packed, bits, block_size, method)
     if codes.zero_points is not None and role in GATHERED:
         raise UnsupportedScheme(weight.path, f"of an asymmetric embedding ({weight.name})")
     place = writer.begin(weight.name, rows * columns * bits // 8)
@@ -174,6 +184,7 @@ def store_matrix(
         permutation=permutation,
         rounding=None if codes.rounding.exact else codes.rounding.build(),
         zeros=codes.census.build(),
+        transposed=isinstance(weight, Transposed),
     )
 
 
@@ -187,7 +198,7 @@ def _order(weight: Dense | Packed, role: MatrixRole, bits: int) -> Reordered | N
     return None
 
 
-def _codes(weight: Dense | Packed, bits: int, block_size: int) -> _Codes:
+def _codes(weight: Dense | Packed, bits: int, block_size: int, method: RoundingMethod) -> _Codes:
     if not isinstance(weight, Dense) and weight.bits <= bits:
         return _carry(weight, bits)
     rows, columns = weight.shape
@@ -196,7 +207,7 @@ def _codes(weight: Dense | Packed, bits: int, block_size: int) -> _Codes:
         raise _unblockable(weight)
     scales = np.empty((rows, columns // block), np.float32)
     rounding, census = RoundingBuilder(), CensusBuilder()
-    blocks = _round(weight, bits, block, scales, rounding, census)
+    blocks = _round(weight, bits, block, method, scales, rounding, census)
     return _Codes(block, blocks, scales, None, rounding, census)
 
 
@@ -232,6 +243,7 @@ def _round(
     weight: Dense | Packed,
     bits: int,
     block: int,
+    method: RoundingMethod,
     scales: NDArray[np.float32],
     rounding: RoundingBuilder,
     census: CensusBuilder,
@@ -239,7 +251,9 @@ def _round(
     """Quantise block by block, filling ``scales``, ``rounding`` and ``census`` on the way."""
     for start, stop, values in _values(weight):
         _finite(weight, values)
-        codes, scales[start:stop] = quantise(values, bits, block)
+        if np.abs(values).max(initial=0) > LARGEST[bits]:
+            raise OutOfRange(weight.path, weight.name, LARGEST[bits])
+        codes, scales[start:stop] = quantise(values, bits, block, method)
         stored = dequantise(codes, scales[start:stop], None, bits)
         rounding.add(values, stored)
         census.add(values == 0, stored == 0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from exporter.checkpoint import Dense, Packed
-from exporter.checkpoint.folder import HEAD
 from exporter.write.shards import ShardWriter
 from exporter.write.store import (
     Matrix,
@@ -21,8 +21,11 @@ from exporter.write.store import (
 from manifests.bundle import File, Range, WeightSet
 from manifests.progress import Progress
 from targets import TARGETS, Target
+from targets.catalog import RoundingMethod
 
-EMBEDDING = "model.embed_tokens.weight"
+#: Where a head or an embedding takes 4 bits, the scales of the least squared error clip what
+#: it cannot spare (decision 0007).
+HEAD_ROUNDING: RoundingMethod = "nearest"
 #: A byte of default zero points, 2**(bits-1), by width.
 _DEFAULT_ZERO_POINT = {4: 0x88, 8: 0x80}
 
@@ -41,27 +44,34 @@ def shard_stem(weight_set: str) -> str:
 
 
 def write_weights(
-    stage: Path, weights: list[Dense | Packed], members: list[Target], progress: Progress
+    stage: Path,
+    weights: list[Dense | Packed],
+    roles: Mapping[str, MatrixRole],
+    members: list[Target],
+    progress: Progress,
 ) -> tuple[list[File], WeightSet, StoredWeights]:
     """Write the shards of the weight set that ``members`` share.
 
-    One tensor's block of rows is in memory at a time.
+    ``roles`` are those of the matrices; other weights stay floats.  One tensor's block of
+    rows is in memory at a time.
     """
     target = members[0]
     vectors: list[Vector] = []
     matrices: list[Matrix] = []
     defaults: dict[int, Range] = {}
-    tied = all(weight.name != HEAD for weight in weights)
     phase = f"write {target.weight_set} weights"
     with ShardWriter(stage, shard_stem(target.weight_set), target.max_shard_bytes) as writer:
         for index, weight in enumerate(weights):
             progress(phase, index, len(weights))
-            if isinstance(weight, Dense) and len(weight.shape) != 2:
+            role = roles.get(weight.name)
+            if role is None:
+                assert isinstance(weight, Dense)
                 vectors.append(store_vector(weight, writer))
             else:
-                role = _role(weight.name, tied=tied)
-                bits = target.bits if role == "linear" else target.head_bits
-                matrices.append(store_matrix(weight, role, bits, target.block_size, writer))
+                bits, method = target.head_bits, HEAD_ROUNDING
+                if role == "linear":
+                    bits, method = target.bits, target.rounding
+                matrices.append(store_matrix(weight, role, bits, target.block_size, method, writer))
         if any(member.matmul == "folded-dequantize" for member in members):
             defaults = _write_default_zero_points(matrices, writer)
     progress(phase, len(weights), len(weights))
@@ -71,12 +81,6 @@ def write_weights(
         tensors=(*(v.row() for v in vectors), *(m.row() for m in matrices)),
     )
     return writer.files, weight_set, StoredWeights(tuple(vectors), tuple(matrices), defaults)
-
-
-def _role(name: str, *, tied: bool) -> MatrixRole:
-    if name == EMBEDDING:
-        return "tied" if tied else "embedding"
-    return "head" if name == HEAD else "linear"
 
 
 def _write_default_zero_points(matrices: list[Matrix], writer: ShardWriter) -> dict[int, Range]:

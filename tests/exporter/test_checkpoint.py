@@ -19,7 +19,7 @@ from exporter.reference.quiet import quiet_libraries
 from tests.checkpoints import VARIANTS
 
 Factory = Callable[[str], Path]
-PACKED = [name for name, variant in VARIANTS.items() if variant.weights]
+PACKED = [name for name, v in VARIANTS.items() if (v.weights or v.mixed) and not v.sparse]
 
 
 def decompressed(path: Path) -> dict[str, torch.Tensor]:
@@ -35,7 +35,8 @@ def test_packed_weights_equal_the_decompressor_s(variant: str, tiny_checkpoint: 
     path = tiny_checkpoint(variant)
     expected = decompressed(path)
     packed = [w for w in open_checkpoint(path).weights.values() if not isinstance(w, Dense)]
-    assert len(packed) == 7 * VARIANTS[variant].layers
+    # Of the mixed variant, the last layer's MLP stays in floats.
+    assert len(packed) == 7 * VARIANTS[variant].layers - 3 * bool(VARIANTS[variant].ignore)
     for weight in packed:
         rows = weight.shape[0]
         scales, zeros = weight.scales(), weight.zero_points()

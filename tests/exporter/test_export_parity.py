@@ -14,11 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import tabwright
 from exporter.pipeline import export
 from exporter.reference.model import load_bundle
 from exporter.reference.weights import bundle_weights
 from manifests.bundle import Manifest, read_manifest
-from targets import TARGETS
+from targets import TARGETS, find_targets
 from tests.checkpoints import VARIANTS
 from tests.decoder import Decoder
 
@@ -108,3 +109,37 @@ def test_the_ledger_s_errors_are_those_of_the_stored_values(
             # compressed-tensors multiplies in bfloat16, which adds up to 2**-9 of its own.
             slack = 0.0 if row.source in ("bfloat16", "float16", "float32") else 2**-8
             assert relative == pytest.approx(told, abs=1e-6 + slack), row.name
+
+
+@pytest.mark.parametrize("variant", ["bf16", "w4a16-g32-untied"])
+def test_head_and_embedding_take_the_width_that_is_asked_for(
+    variant: str, tiny_checkpoint: Factory, page: Path, tmp_path: Path
+) -> None:
+    checkpoint, bundle = tiny_checkpoint(variant), tmp_path / "bundle"
+    targets = find_targets(["webgpu-q4", "wasm-q4"], head_bits=4)
+    manifest = export(checkpoint, targets, bundle, runtime=page)
+    widths = {row.role: row.bits for row in manifest.weights["q4"].tensors}
+    assert set(widths.values()) == {4, None}
+    assert len(widths.keys() & {"tied", "head", "embedding"}) == (1 if variant == "bf16" else 2)
+    for target in manifest.targets:
+        expected = _reference(checkpoint, bundle, manifest, target)
+        logits = Decoder(bundle, target).step(IDS, keep=0)
+        assert np.abs(logits - expected).max() < TOLERANCE["float32"]
+        np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
+
+
+def test_the_commands_settings_reach_the_weights(tiny_checkpoint: Factory, tmp_path: Path) -> None:
+    errors = {}
+    for rounding in ("search", "nearest"):
+        bundle = tmp_path / rounding
+        arguments = ["export", str(tiny_checkpoint("bf16")), "--target", "webgpu-q4"]
+        settings = ["--head-bits", "4", "--rounding", rounding, "-o", str(bundle)]
+        assert tabwright.call([*arguments, *settings]) == 0
+        rows = read_manifest(bundle).weights["q4"].tensors
+        errors[rounding] = {row.name: row.rounding.rms for row in rows if row.rounding}
+        assert {row.bits for row in rows} == {4, None}
+    head = "model.embed_tokens.weight"
+    assert errors["search"].pop(head) == errors["nearest"].pop(head)
+    assert len(errors["search"]) == len(errors["nearest"]) == 14
+    assert all(errors["search"][name] < rms for name, rms in errors["nearest"].items())
+    assert tabwright.call([*arguments, "--head-bits", "3", "-o", str(bundle)]) == 2
