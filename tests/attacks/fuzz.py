@@ -1,6 +1,6 @@
 """Feeds mutants of :data:`tests.attacks.kinds.KINDS` to the exporter and watches it.
 
-``python -m tests.attacks.fuzz --seconds 3600`` or ``--inputs 10000``.  The work happens in
+``python -m tests.attacks.fuzz --seconds 3600`` or ``--rounds 300``.  The work happens in
 a process of its own, so that a crash, a hang or a bomb is a finding like any other: the
 input is kept in build/fuzz, and the process is started again.
 """
@@ -55,9 +55,9 @@ class Summary:
 
 
 def run(
-    kinds: Mapping[str, Kind], seed: int, keep: Path, *, inputs: int | None, seconds: float | None
+    kinds: Mapping[str, Kind], seed: int, keep: Path, *, rounds: int | None, seconds: float | None
 ) -> Summary:
-    """Attack with ``inputs`` mutants of each kind, or for ``seconds``.
+    """Attack for so many ``rounds``, a mutant of each kind in each, or for ``seconds``.
 
     What must not be is kept in ``keep``, a folder a finding.
     """
@@ -67,7 +67,7 @@ def run(
     while until is None or time.monotonic() < until:
         with tempfile.TemporaryDirectory(prefix="tabwright-fuzz-") as folder:
             ours, theirs = context.Pipe(duplex=False)
-            plan = Plan(kinds, seed, inputs, Path(folder))
+            plan = Plan(kinds, seed, rounds, Path(folder))
             worker = context.Process(target=work, args=(plan, theirs))
             worker.start()
             theirs.close()
@@ -152,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("--seconds", type=float)
-    amount.add_argument("--inputs", type=int, help="of each kind")
+    amount.add_argument("--rounds", type=int, help="a mutant of each kind in each")
     parser.add_argument("--kind", action="append", choices=list(_ALL), help="all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"))
@@ -160,7 +160,7 @@ def main() -> int:
     # SIGTERM unwinds the stack as Ctrl-C does: worker and temporary folder go with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     kinds = {name: _ALL[name] for name in given.kind or _ALL}
-    summary = run(kinds, given.seed, given.keep, inputs=given.inputs, seconds=given.seconds)
+    summary = run(kinds, given.seed, given.keep, rounds=given.rounds, seconds=given.seconds)
     counts = {kind: dict(counts.most_common()) for kind, counts in summary.outcomes.items()}
     result = {"inputs": summary.inputs, "findings": summary.findings, "outcomes": counts}
     sys.stdout.write(json.dumps(result, indent=1) + "\n")

@@ -25,6 +25,7 @@ class Kind:
         floor: the least share of mutants that must be refused; a lower one means that
             mutation has come to miss what is read.
         read: what the mutants are given to.
+        every: rounds from one mutant to the next, for what takes many times as long.
     """
 
     files: Callable[[], Files]
@@ -32,6 +33,7 @@ class Kind:
     document: Document
     floor: float = 0.6
     read: Read = walk
+    every: int = 1
 
 
 _SCHEMES = (
@@ -44,13 +46,13 @@ _SCHEMES = (
     tiny.llm_int8,
     tiny.nf4,
 )
-#: An export takes a hundred times as long as the rest: these are attacked apart.
+#: What is exported whole: the tests attack it apart, since its imports take seconds.
 EXPORTS: dict[str, Kind] = {
     **{
-        f"export of {name}": Kind(tiny.whole, f"{name}.json", WHOLE, read=export_whole)
+        f"export of {name}": Kind(tiny.whole, f"{name}.json", WHOLE, read=export_whole, every=50)
         for name in ("config", "generation_config", "tokenizer_config")
     },
-    "export of ONNX": Kind(tiny_binary.decoder, "model.onnx", ONNX, read=export_whole),
+    "export of ONNX": Kind(tiny_binary.decoder, "model.onnx", ONNX, read=export_whole, every=50),
 }
 KINDS: dict[str, Kind] = {
     "config": Kind(tiny.plain, "config.json", WHOLE),

@@ -19,13 +19,13 @@ from tests.attacks.kinds import EXPORTS, KINDS, Kind
 from tests.attacks.walk import Shapes
 
 INPUTS = 10_000
-#: Of each kind that is exported whole, which takes a hundred times as long.
+#: Of each kind that is exported whole.
 EXPORT_INPUTS = 25
 
 
 def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
     each = -(-INPUTS // len(KINDS))
-    summary = run(KINDS, 20, tmp_path, inputs=each, seconds=None)
+    summary = run(KINDS, 20, tmp_path, rounds=each, seconds=None)
     assert summary.findings == []
     assert summary.inputs == each * len(KINDS)
     shares = {kind: summary.refused(kind) for kind in KINDS}
@@ -34,7 +34,8 @@ def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_mutants_are_exported_or_refused(tmp_path: Path) -> None:
-    summary = run(EXPORTS, 20, tmp_path, inputs=EXPORT_INPUTS, seconds=None)
+    rounds = EXPORT_INPUTS * max(kind.every for kind in EXPORTS.values())
+    summary = run(EXPORTS, 20, tmp_path, rounds=rounds, seconds=None)
     assert summary.findings == []
     assert summary.inputs == EXPORT_INPUTS * len(EXPORTS)
 
@@ -91,7 +92,7 @@ def test_what_must_not_be_is_told_and_kept(
     act: Callable[[], None], told: str, tmp_path: Path
 ) -> None:
     kind = Kind(tiny.plain, "config.json", WHOLE, read=partial(_misbehave, act))
-    summary = run({"a kind": kind}, 1, tmp_path, inputs=1, seconds=None)
+    summary = run({"a kind": kind}, 1, tmp_path, rounds=1, seconds=None)
     assert len(summary.findings) == 1
     kept = tmp_path / "000 a kind"
     assert told in (kept / "finding.txt").read_text()

@@ -67,11 +67,11 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker is to do; it ends after ``inputs`` of every kind, or never."""
+    """What a worker is to do; it ends after so many ``rounds``, or never."""
 
     kinds: Mapping[str, Kind]
     seed: int
-    inputs: int | None
+    rounds: int | None
     folder: Path
 
 
@@ -80,6 +80,7 @@ class Attack:
 
     def __init__(self, name: str, kind: Kind, folder: Path) -> None:
         self.name = name
+        self.every = kind.every
         self.folder = folder
         self._kind = kind
         for path, data in kind.files().items():
@@ -147,8 +148,8 @@ def work(plan: Plan, connection: Connection) -> None:
     _limit(resource.RLIMIT_AS, _address_space() + _ADDRESS_SPACE)
     start = peak = peak_memory()
     number = 0
-    while plan.inputs is None or number < plan.inputs:
-        for attack in attacks:
+    while plan.rounds is None or number < plan.rounds:
+        for attack in (each for each in attacks if number % each.every == 0):
             random = Random(f"{plan.seed}/{attack.name}/{number}")  # noqa: S311 - no secret
             connection.send(Begun(attack.name, attack.folder))
             mutated = attack.mutate(random)

@@ -49,12 +49,12 @@ async def _score_all(bundles: Path) -> dict[str, NDArray[np.float32]]:
     folders = {"/bundles": bundles, "/bundle": bundles / IN_BROWSER[0], "/harness": PAGE}
     async with driver() as playwright, launch(playwright, adapter="software") as session:
         with StaticServer(folders) as site:
-            page = MeasurePage(await session.new_tab(), call_seconds=120)
+            page = MeasurePage(await session.new_tab(), call_seconds=300)
             await page.tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
             for case in IN_BROWSER:
                 url = f"{site.url}/bundles/{case}/{MANIFEST_NAME}"
                 request = LoadRequest(manifest_url=url, target=TARGET.name, threads=1)
-                await page.load(request, seconds=60)
+                await page.load(request, seconds=300)
                 blocks = [block.logits async for block in page.score(IDS.tolist(), STEP)]
                 found[case] = np.concatenate(blocks)
                 await page.tab.call(OBJECT, "dispose", seconds=30, doing=f"releasing {case}")

@@ -60,7 +60,7 @@ def test_a_row_that_is_there_is_told_for_each_of_its_targets() -> None:
     [line] = lines_of(page(result("w8a8")), "w8a8")
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == [
-        *("123", "2.00", "12.35", "4,321", "0.625"),
+        *("123", "2.00", "", "12.35", "4,321", "0.625"),
         *("wasm-q8", "100", "12.35", "4,321", "0.625"),
         "272 of 273; 0.54%",
     ]

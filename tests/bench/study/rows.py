@@ -40,7 +40,7 @@ ROWS: MappingProxyType[str, Row] = MappingProxyType(
         for row in (
             Row("bf16", "bfloat16, not compressed", targets=("wasm-q8", "wasm-q4")),
             Row("w4a16-rtn", "W4A16, rounded to nearest", ("w4a16-rtn",)),
-            Row("nf4", "NF4 (bitsandbytes)", ("nf4",)),
+            Row("nf4", "NF4 (bitsandbytes)", ("nf4",), targets=("wasm-q8", "wasm-q4")),
             Row("int8", "LLM.int8() (bitsandbytes)", ("int8",), targets=_Q8),
             Row("fp8", "FP8", ("fp8",), targets=_Q8),
             Row("wanda", "Wanda 50 %", ("wanda",)),

