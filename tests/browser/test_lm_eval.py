@@ -23,6 +23,7 @@ from browser_harness.plan import PAGE
 from exporter.pipeline import export
 from manifests.bundle import read_manifest
 from targets import find_targets
+from tests.browser.conftest import leftovers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the packages that lm_eval imports
@@ -32,7 +33,9 @@ with warnings.catch_warnings():
 
     from browser_harness.evaluation.model import RequestUnsupported, TabwrightLM
 
-pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
+pytestmark = pytest.mark.browser
+#: For what special tokens have no part in.
+PLAIN = pytest.mark.parametrize("sides", ["plain"], indirect=True)
 
 CONTEXT = 64
 TARGET = "wasm-q4"
@@ -72,7 +75,7 @@ def sides(
     request: pytest.FixtureRequest,
     tiny_checkpoint: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
-    temporary: Path,  # noqa: ARG001 - profiles go there, for as long as the module runs
+    temporary: Path,
 ) -> Iterator[Sides]:
     from transformers import AutoTokenizer
 
@@ -88,9 +91,11 @@ def sides(
     model = load_bundle(checkpoint, bundle, read_manifest(bundle).weights["q4"], "cpu")
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     torch = HFLM(pretrained=model, tokenizer=tokenizer, max_length=CONTEXT, device="cpu")
+    before = leftovers(temporary)
     browser = TabwrightLM(str(bundle), TARGET, threads=1)
     yield Sides(bundle, browser, torch)
     browser.close()
+    assert leftovers(temporary) == before
 
 
 PAIRS = (
@@ -131,6 +136,7 @@ def test_whole_texts_are_scored_in_the_same_windows(sides: Sides) -> None:
     assert got == pytest.approx(expected, abs=1e-3)
 
 
+@PLAIN
 @pytest.mark.parametrize("prompt", ["def add(a, b):", "كتب المهندس"])
 def test_continuations_end_at_the_same_stops(prompt: str, sides: Sides) -> None:
     [_, [whole]] = sides.ask("generate_until", (prompt, {"until": [], "max_gen_toks": 24}))
@@ -156,6 +162,7 @@ def test_a_chat_is_rendered_as_transformers_does(sides: Sides) -> None:
         sides.browser.apply_chat_template(history, add_generation_prompt=False)
 
 
+@PLAIN
 @pytest.mark.parametrize(
     "settings",
     [
@@ -182,15 +189,17 @@ metric_list:
 """
 
 
-@pytest.mark.parametrize("sides", ["plain"], indirect=True)
-def test_a_local_task_by_the_command_line(sides: Sides, tmp_path: Path) -> None:
+@PLAIN
+def test_a_local_task_by_the_command_line(sides: Sides, tmp_path: Path, temporary: Path) -> None:
     data = tmp_path / "letters.jsonl"
     questions = [{"question": f"number {n}?", "answer": n % 4} for n in range(4)]
     data.write_text("\n".join(map(json.dumps, questions)), "utf-8")
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     (tasks / "local.yaml").write_text(TASK.format(data=data))
-    # In a process of its own, at whose end no browser may be left.
+    # A process of its own, at whose end no browser may be left; their paths must be short.
+    profiles = temporary / "cli"
+    profiles.mkdir()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tabwright", "lm-eval", "--model", "tabwright"),
@@ -198,12 +207,13 @@ def test_a_local_task_by_the_command_line(sides: Sides, tmp_path: Path) -> None:
             *("--tasks", "local_letters", "--include_path", str(tasks)),
             *("--log_samples", "--output_path", str(tmp_path / "out")),
         ],
-        env={**os.environ, "HF_HOME": str(tmp_path / "hub")},
+        env={**os.environ, "HF_HOME": str(tmp_path / "hub"), "TMPDIR": str(profiles)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert leftovers(profiles) == []
     assert "local_letters" in done.stdout
     [samples] = (tmp_path / "out").rglob("samples_local_letters*.jsonl")
     told = [json.loads(row) for row in samples.read_text("utf-8").splitlines()]

@@ -69,9 +69,9 @@ def _model(results: dict[str, Result]) -> Iterator[str]:
     for name, row in ROWS.items():
         lines += [_line(cells) for cells in _cells(row, results.get(name), len(head))]
     yield "\n".join(lines)
-    found = {result.compression.calibration for result in results.values() if result.compression}
-    for calibration in sorted(filter(None, found), key=lambda each: each.sha256):
-        yield _calibration(calibration)
+    used = (result.compression.calibration for result in results.values() if result.compression)
+    # Rows share a text more often than not.
+    yield from sorted({_calibration(calibration) for calibration in used if calibration})
 
 
 def _line(cells: Iterable[str]) -> str:
