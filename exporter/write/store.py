@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from exporter.checkpoint.errors import NotFinite, OutOfRange, UnsupportedScheme, WrongShape
 from exporter.checkpoint.reordered import Reordered
 from exporter.checkpoint.weights import Dense, Packed, Transposed, row_blocks
+from exporter.quant.ahead import made_ahead
 from exporter.quant.blocks import LARGEST, dequantise, quantise
 from exporter.quant.census import CensusBuilder, zeros_of_codes
 from exporter.quant.layout import BLOCK_SIZES, block_size_for, pack, widen
@@ -249,12 +250,18 @@ def _round(
     census: CensusBuilder,
 ) -> Iterator[NDArray[np.uint8]]:
     """Quantise block by block, filling ``scales``, ``rounding`` and ``census`` on the way."""
-    for start, stop, values in _values(weight):
+
+    def rounded(
+        part: tuple[int, int, NDArray[np.float32]],
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+        start, stop, values = part
         _finite(weight, values)
         if np.abs(values).max(initial=0) > LARGEST[bits]:
             raise OutOfRange(weight.path, weight.name, LARGEST[bits])
         codes, scales[start:stop] = quantise(values, bits, block, method)
-        stored = dequantise(codes, scales[start:stop], None, bits)
+        return values, codes, dequantise(codes, scales[start:stop], None, bits)
+
+    for values, codes, stored in made_ahead(rounded, _values(weight)):
         rounding.add(values, stored)
         census.add(values == 0, stored == 0)
         yield codes
