@@ -64,6 +64,7 @@ async def load(bench: Bench, phase: str, prompts: Prompts, tokens: int) -> Loade
             manifest_url=f"{bench.site.url}/bundle/manifest.json",
             target=bench.target,
             threads=bench.threads,
+            self_check=bench.plan.self_check,
         ),
         seconds=bench.plan.load_seconds,
     )

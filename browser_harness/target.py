@@ -296,4 +296,6 @@ def _report(job: Job, findings: Findings) -> TargetReport:
         reference_questions=_reference_questions(job, findings.questions),
         console=tuple(findings.console),
         notes=tuple(findings.notes),
+        fallbacks=loaded.fallbacks if loaded else (),
+        self_check=loaded.self_check if loaded else None,
     )

@@ -11,14 +11,16 @@ from typing import Literal
 import onnx_ir as ir
 
 from exporter.checkpoint import Dense, Packed, open_checkpoint
-from exporter.checkpoint.tokenizer import check_tokenizer
+from exporter.checkpoint.tokenizer import open_tokenizer
 from exporter.describe import describe_model
 from exporter.graph.declared import declare, declare_over
 from exporter.graph.skeleton import reached_context
 from exporter.lower.interface import describe_states
 from exporter.lower.passes import lower
 from exporter.lower.resident import can_be_resident
+from exporter.needs import needed_limits, weight_bytes
 from exporter.optimum.export import optimum_graph
+from exporter.self_check import make_self_check
 from exporter.write import files, staging
 from exporter.write.assets import copy_model_files, copy_runtime
 from exporter.write.shards import CHUNK_SIZE
@@ -27,13 +29,14 @@ from exporter.write.weights import by_weight_set, write_weights
 from manifests.bundle import MANIFEST_NAME, File, Manifest, TargetEntry, WeightSet
 from manifests.errors import BadInput
 from manifests.progress import Progress, silent
+from manifests.self_check import SELF_CHECK_NAME
 from targets import Target
 
 #: Positions that a bundle's graphs reach unless told otherwise: the rotary tables grow
 #: with them, and so does the largest KV cache that a page can be asked for.
 DEFAULT_CONTEXT = 8192
 GraphChoice = Literal["own", "optimum"]
-_TOOLS = ("tabwright", "mobius-onnx", "onnx-ir", "onnxscript", "numpy")
+_TOOLS = ("tabwright", "mobius-onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
 
 
 class TooLargeForTarget(BadInput):
@@ -80,7 +83,7 @@ def export(
     """
     staging.check_output(out, force=force)
     checkpoint = open_checkpoint(checkpoint_path, adapter)
-    check_tokenizer(checkpoint)
+    tokenizer = open_tokenizer(checkpoint)
     own_context = checkpoint.decoder.max_position_embeddings
     context = min(own_context, context_length or DEFAULT_CONTEXT)
     dtypes = dict.fromkeys(target.activation_dtype for target in targets)
@@ -105,15 +108,25 @@ def export(
             described += shards
             for target in members:
                 skeleton = declared.skeletons[target.activation_dtype]
-                entry = _write_graphs(stage, skeleton, target, store)
+                entry = _write_graphs(stage, skeleton, target, store, weights[name])
                 graphs = filter(None, (entry.graph, entry.resident_graph))
                 described += [files.describe(stage, path) for path in graphs]
                 entries[target.name] = entry
         described += copy_model_files(stage, checkpoint, entries, weights)
         described += copy_runtime(stage, runtime)
+        model = describe_model(checkpoint, declared.weights, reached)
+        self_check = make_self_check(
+            stage,
+            entries,
+            tokenizer,
+            vocabulary=model.vocab_size,
+            context=model.context_length,
+            progress=progress,
+        )
+        described.append(files.add(stage, SELF_CHECK_NAME, self_check.to_json().encode()))
         paths = {file.path for file in described}
         manifest = Manifest(
-            model=describe_model(checkpoint, declared.weights, reached),
+            model=model,
             source=checkpoint.source(progress),
             chunk_size=CHUNK_SIZE,
             files=tuple(sorted(described, key=lambda file: file.path)),
@@ -124,6 +137,7 @@ def export(
             chat_template=_present("chat_template.jinja", paths),
             generation_config=_present("generation_config.json", paths),
             tools={name: version(name) for name in _TOOLS},
+            self_check=SELF_CHECK_NAME,
         )
         (stage / MANIFEST_NAME).write_bytes(manifest.sealed_bytes())
     return manifest
@@ -137,7 +151,7 @@ def _check_fits(weights: list[Dense | Packed], target: Target) -> None:
 
 
 def _write_graphs(
-    stage: Path, skeleton: ir.Model, target: Target, store: StoredWeights
+    stage: Path, skeleton: ir.Model, target: Target, store: StoredWeights, weights: WeightSet
 ) -> TargetEntry:
     """Write ``target``'s graphs: the resident one too, where model and target can have it."""
     graph, resident = f"onnx/{target.graph}.onnx", None
@@ -153,8 +167,9 @@ def _write_graphs(
         activation_dtype=target.activation_dtype,
         states=describe_states(skeleton),
         features=target.features,
-        limits=dict(target.limits),
+        limits=needed_limits(target, weights),
         session_config=dict(target.session_config),
+        weight_bytes=weight_bytes(target, weights),
     )
 
 

@@ -166,6 +166,7 @@ class TargetEntry(Schema):
     session_config: dict[str, str] = Field(
         description="onnxruntime session configuration entries, e.g. session.disable_quant_qdq"
     )
+    weight_bytes: Bytes | None = Field(None, description="the weights in memory, once loaded")
 
 
 class Model(Schema):
@@ -218,6 +219,9 @@ class Manifest(Schema):
     generation_config: BundlePath | None = None
     tools: dict[str, str]
     seal: Sha256 = "0" * 64
+    self_check: BundlePath | None = Field(
+        None, description="logits that every device must come to, see manifests/self_check.py"
+    )
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -241,7 +245,8 @@ class Manifest(Schema):
 
     def _named_files(self) -> Iterator[str]:
         yield from (self.tokenizer, self.tokenizer_config)
-        yield from (path for path in (self.chat_template, self.generation_config) if path)
+        optional = (self.chat_template, self.generation_config, self.self_check)
+        yield from (path for path in optional if path)
         for target in self.targets.values():
             yield from (path for path in (target.graph, target.resident_graph) if path)
         for weights in self.weights.values():

@@ -27,6 +27,7 @@ from manifests.bundle import Manifest
 from manifests.history import Entry
 from manifests.reference import Reference
 from manifests.report import Report
+from manifests.self_check import SelfCheck
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = Path("manifests/schemas")
@@ -43,6 +44,7 @@ PAGE_MESSAGES: tuple[type[Schema], ...] = (
 )
 JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
     "bundle": (Manifest,),
+    "self_check": (SelfCheck,),
     "reference": (Reference,),
     "report": (Report,),
     "budget": (Budget,),
@@ -52,7 +54,14 @@ JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
 #: The runtime returns its load timings and adapter as the harness will report
 #: them, so those two messages live with the types that ship.
 TYPESCRIPT: dict[Path, tuple[type[Schema], ...]] = {
-    PAGE / "runtime/schema.ts": (Manifest, page.LoadTimings, page.Adapter),
+    PAGE / "runtime/schema.ts": (
+        Manifest,
+        SelfCheck,
+        page.LoadTimings,
+        page.Adapter,
+        page.Fallback,
+        page.SelfCheckResult,
+    ),
     PAGE / "measure/schema.ts": PAGE_MESSAGES,
 }
 

@@ -10,6 +10,7 @@ from typing import Literal
 from manifests.base import Schema
 
 LoopKind = Literal["resident", "plain"]
+DeviceFeatures = Literal["needed", "all"]
 
 
 class LoadRequest(Schema):
@@ -17,14 +18,16 @@ class LoadRequest(Schema):
 
     ``device_features``: ``needed`` asks the GPU device for the target's features
     only; ``all`` for every feature the adapter has.  ``loop``: how tokens are made on a
-    GPU; ``resident`` stays on it where that is possible.
+    GPU; ``resident`` stays on it where that is possible.  ``self_check``: whether the
+    bundle's stored logits are compared, see manifests/self_check.py.
     """
 
     manifest_url: str
     target: str
     threads: int
-    device_features: Literal["needed", "all"] = "needed"
+    device_features: DeviceFeatures = "needed"
     loop: LoopKind = "resident"
+    self_check: bool = True
 
 
 class LoadTimings(Schema):
@@ -42,6 +45,7 @@ class LoadTimings(Schema):
     total_ms: float
     bytes_fetched: int
     bytes_from_store: int
+    self_check_ms: float = 0.0
 
 
 class Adapter(Schema):
@@ -55,6 +59,44 @@ class Adapter(Schema):
     features: tuple[str, ...]
     device_features: tuple[str, ...]
     limits: dict[str, int]
+
+
+class Way(Schema):
+    """How a load goes about it: what a fallback changes.
+
+    ``prefill_chunk``: most tokens of a prompt's step; ``None`` for what suits the adapter.
+    """
+
+    target: str
+    device_features: DeviceFeatures
+    loop: LoopKind
+    prefill_chunk: int | None = None
+
+
+class Fallback(Schema):
+    """A way that failed, the one that took its place, and why.
+
+    ``code`` is the error's code: ``self-check-failed`` where the logits were wrong.
+    """
+
+    step: Literal["needed-features", "short-prefill", "plain-loop", "other-target", "cpu"]
+    failed: Way
+    taken: Way
+    code: str
+    reason: str
+
+
+class SelfCheckResult(Schema):
+    """Whether the device came to the logits that the bundle stores.
+
+    ``passed-before``: an earlier load's pass, of the same bundle on the same adapter and
+    browser, is trusted.  ``error``: the largest distance of a logit, in spreads.
+    """
+
+    outcome: Literal["passed", "passed-before", "skipped", "absent"]
+    error: float | None = None
+    tolerance: float | None = None
+    positions: int = 0
 
 
 class LoadResult(Schema):
@@ -74,6 +116,8 @@ class LoadResult(Schema):
     cross_origin_isolated: bool
     jspi: bool
     onnxruntime_web: str
+    fallbacks: tuple[Fallback, ...] = ()
+    self_check: SelfCheckResult | None = None
 
 
 class GenerateResult(Schema):

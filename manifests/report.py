@@ -12,7 +12,7 @@ from manifests.agreement import Agreement
 from manifests.base import Real, Schema
 from manifests.budget import Statistic
 from manifests.bundle import Sha256
-from manifests.page import Adapter, LoadTimings
+from manifests.page import Adapter, Fallback, LoadTimings, SelfCheckResult
 from manifests.questions import Answers
 from manifests.reference import Device, Speed
 
@@ -182,6 +182,8 @@ class TargetReport(Schema):
     reference_questions: Answers | None = None
     console: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    self_check: SelfCheckResult | None = None
 
 
 class ReferenceSummary(Schema):

@@ -94,6 +94,7 @@ async def _loaded(
                         manifest_url=f"{site.url}/bundle/{MANIFEST_NAME}",
                         target=target,
                         threads=options.threads,
+                        self_check=plan.self_check,
                     ),
                     seconds=plan.load_seconds,
                 )

@@ -29,7 +29,7 @@ class TokenizerUnreadable(BadInput):
         )
 
 
-def check_tokenizer(checkpoint: Checkpoint) -> None:
+def open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """Open the tokenizer of ``checkpoint`` as the page and transformers will.
 
     Raises:
@@ -40,6 +40,6 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
         raise TokenizerUnreadable(path, f"more than {_MAX_VALUES} values")
     try:
         with panics_caught():
-            Tokenizer.from_buffer(text)
+            return Tokenizer.from_buffer(text)
     except Exception as error:  # noqa: BLE001 - the library raises nothing more exact
         raise TokenizerUnreadable(path, str(error)) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.checkpoint import open_checkpoint
-from exporter.checkpoint.tokenizer import TokenizerUnreadable, check_tokenizer
+from exporter.checkpoint.tokenizer import TokenizerUnreadable, open_tokenizer
 from tests.attacks import tiny, tiny_binary
 from tests.attacks.documents import HEADER, SCHEME, STATE, WHOLE
 from tests.attacks.files import (
@@ -167,5 +167,5 @@ def test_a_library_s_panic_is_an_error_and_not_a_word_on_stderr(
     tokenizer = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(tokenizer.replace(CHARSMAP, ""))
     with pytest.raises(TokenizerUnreadable, match="Cannot parse precompiled_charsmap"):
-        check_tokenizer(open_checkpoint(folder))
+        open_tokenizer(open_checkpoint(folder))
     assert capfd.readouterr().err == ""

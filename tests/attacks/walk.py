@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.checkpoint import Checkpoint, open_checkpoint
 from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
-from exporter.checkpoint.tokenizer import check_tokenizer
+from exporter.checkpoint.tokenizer import open_tokenizer
 from exporter.inspection import summarise
 from exporter.write.store import MatrixRole
 from exporter.write.weights import write_weights
@@ -37,7 +37,7 @@ def walk(folder: Path, shapes: Shapes) -> None:
     assert all(text.isprintable() and len(text) < 1000 for text in told), (
         "inspect tells it as it is"
     )
-    check_tokenizer(checkpoint)
+    open_tokenizer(checkpoint)
     for name in (*TOKENIZER_FILES, *OPTIONAL_FILES):
         checkpoint.documents.read(name)
     checkpoint.source()

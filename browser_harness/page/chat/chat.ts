@@ -9,6 +9,7 @@ const PHASES: Readonly<Record<Progress["phase"], string>> = {
   stored: "Checking what is stored",
   download: "Downloading",
   session: "Preparing the model",
+  check: "Checking that this device computes rightly",
 };
 
 function find<T extends HTMLElement>(id: string): T {
@@ -52,7 +53,7 @@ function progressView(): (progress: Progress) => void {
       line += `: ${mebibytes(done)} of ${mebibytes(total)} MiB`;
     }
     show("phase", line);
-    if (phase === "session") bar.removeAttribute("value");
+    if (phase === "session" || phase === "check") bar.removeAttribute("value");
     else bar.value = total > 0 ? done / total : 0;
   };
 }

@@ -52,6 +52,7 @@ const methods = {
       threads: request.threads,
       deviceFeatures: request.device_features,
       loop: request.loop,
+      selfCheck: request.self_check,
     });
     return loadResult(model.info);
   },

@@ -12,6 +12,19 @@ export interface Adapter {
   readonly limits: Readonly<Record<string, number>>;
 }
 
+/**
+ * A way that failed, the one that took its place, and why.
+ *
+ * ``code`` is the error's code: ``self-check-failed`` where the logits were wrong.
+ */
+export interface Fallback {
+  readonly step: "needed-features" | "short-prefill" | "plain-loop" | "other-target" | "cpu";
+  readonly failed: Way;
+  readonly taken: Way;
+  readonly code: string;
+  readonly reason: string;
+}
+
 /** A greedy continuation; ``at_ms[i]`` is when token i was there, from the start. */
 export interface GenerateResult {
   readonly tokens: readonly number[];
@@ -39,7 +52,8 @@ export interface GpuCalls {
  *
  * ``device_features``: ``needed`` asks the GPU device for the target's features
  * only; ``all`` for every feature the adapter has.  ``loop``: how tokens are made on a
- * GPU; ``resident`` stays on it where that is possible.
+ * GPU; ``resident`` stays on it where that is possible.  ``self_check``: whether the
+ * bundle's stored logits are compared, see manifests/self_check.py.
  */
 export interface LoadRequest {
   readonly manifest_url: string;
@@ -47,6 +61,7 @@ export interface LoadRequest {
   readonly threads: number;
   readonly device_features: "needed" | "all";
   readonly loop: "resident" | "plain";
+  readonly self_check: boolean;
 }
 
 /**
@@ -66,6 +81,8 @@ export interface LoadResult {
   readonly cross_origin_isolated: boolean;
   readonly jspi: boolean;
   readonly onnxruntime_web: string;
+  readonly fallbacks: readonly Fallback[];
+  readonly self_check?: SelfCheckResult;
 }
 
 /**
@@ -83,6 +100,7 @@ export interface LoadTimings {
   readonly total_ms: number;
   readonly bytes_fetched: number;
   readonly bytes_from_store: number;
+  readonly self_check_ms: number;
 }
 
 /** Logits of consecutive positions: little-endian float32 [rows, vocabulary], base64. */
@@ -107,8 +125,33 @@ export interface PageMemory {
   readonly gpu_peak_bytes: number;
 }
 
+/**
+ * Whether the device came to the logits that the bundle stores.
+ *
+ * ``passed-before``: an earlier load's pass, of the same bundle on the same adapter and
+ * browser, is trusted.  ``error``: the largest distance of a logit, in spreads.
+ */
+export interface SelfCheckResult {
+  readonly outcome: "passed" | "passed-before" | "skipped" | "absent";
+  readonly error?: number;
+  readonly tolerance?: number;
+  readonly positions: number;
+}
+
 /** How likely a token was where it was asked for (nats), and which was the likeliest there. */
 export interface TokenChance {
   readonly logprob: number;
   readonly likeliest: number;
+}
+
+/**
+ * How a load goes about it: what a fallback changes.
+ *
+ * ``prefill_chunk``: most tokens of a prompt's step; ``None`` for what suits the adapter.
+ */
+export interface Way {
+  readonly target: string;
+  readonly device_features: "needed" | "all";
+  readonly loop: "resident" | "plain";
+  readonly prefill_chunk?: number;
 }

@@ -1,6 +1,7 @@
 import type { LoopKind } from "./open_loop.ts";
 import type { SamplingOptions } from "./sampling.ts";
-import type { Adapter, LoadTimings, Model as ModelFacts } from "./schema.ts";
+import type { Adapter, Fallback, LoadTimings, Model as ModelFacts, SelfCheckResult } from "./schema.ts";
+import type { TargetChoice } from "./target.ts";
 import type { Message, RenderedChat } from "./tokenizer.ts";
 
 /** Text, a conversation, or token ids as they are. */
@@ -46,6 +47,12 @@ export interface LoadedFacts {
   readonly onnxruntimeWeb: string;
   /** A sentence for everything that could not be done as asked. */
   readonly notes: readonly string[];
+  /** How the target was chosen, when the runtime chose it: what was predicted, what was refused. */
+  readonly choice: TargetChoice | undefined;
+  /** Ways that failed before the one that was taken, in order. */
+  readonly fallbacks: readonly Fallback[];
+  /** Whether this device came to the logits that the bundle stores. */
+  readonly selfCheck: SelfCheckResult;
 }
 
 /** Why an answer ended: a stop token, or the count or context that was allowed. */

@@ -19,8 +19,10 @@ export { type ErrorCode, TabwrightError } from "./errors.ts";
 export { load, type OpenOptions } from "./open.ts";
 export type { Progress, ProgressPhase } from "./obtain.ts";
 export { type ChatCompletion, type ChatCompletionChunk, type ChatRequest, openai, type Usage } from "./openai.ts";
+export type { Fallback, SelfCheckResult, Way } from "./schema.ts";
 export type { SamplingOptions } from "./sampling.ts";
 export { clearStore } from "./store.ts";
+export type { Predicted, Refusal, TargetChoice } from "./target.ts";
 export type { Message, RenderedChat } from "./tokenizer.ts";
 
 // The worker that `load` starts runs this very module.

@@ -1,27 +1,19 @@
 import type { LoadedFacts, Model } from "./api.ts";
+import { fileAt } from "./attempt.ts";
+import { openAnyWay } from "./climb.ts";
 import { browserTransport } from "./connection.ts";
-import { requestAdapter, requestGpu } from "./device.ts";
-import { TabwrightError, throwIfAborted } from "./errors.ts";
-import {
-  findTarget,
-  type Manifest,
-  neededFiles,
-  ORT_MODULE,
-  ORT_WASM,
-  PAGE_FILES,
-  shardsOf,
-  type TargetEntry,
-} from "./manifest.ts";
+import { requestAdapter } from "./device.ts";
+import { TabwrightError } from "./errors.ts";
+import { type Manifest, neededFiles, PAGE_FILES, type TargetEntry } from "./manifest.ts";
 import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
-import { type LoopOptions, type OpenLoop, openLoop } from "./open_loop.ts";
-import { ortVersion, prepareOrt, requireJspi, usableThreads } from "./ort.ts";
+import type { LoopOptions } from "./open_loop.ts";
+import { ortVersion, requireJspi } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
 import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";
-import { SteadyBlob } from "./steady.ts";
 import { openStore } from "./store.ts";
 import { sweep } from "./sweep.ts";
-import { chooseTarget } from "./target.ts";
+import { chooseTarget, chosenBefore, lookAround } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 export interface LoadOptions extends LoopOptions {
@@ -33,6 +25,12 @@ export interface LoadOptions extends LoopOptions {
   readonly deviceFeatures?: "needed" | "all";
   /** `none` keeps nothing for the next visit. */
   readonly store?: "opfs" | "none";
+  /**
+   * False trusts the device unseen. By default the first load here compares a few logits with
+   * those that the bundle stores, and where they differ goes another way: `info.fallbacks`.
+   * With a target of yours it goes no further than that target.
+   */
+  readonly selfCheck?: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -57,119 +55,91 @@ export async function loadHere(
     throw new TabwrightError("insecure-context", "digests need a secure page: https, or http on localhost");
   }
 
+  const looking = lookAround(requestAdapter());
   const url = new URL(manifestUrl, location.href).href;
   const transport = browserTransport(options.signal);
   const store = await openStore(options.store ?? "opfs", notes);
   onProgress({ phase: "manifest", done: 0, total: 0, file: url });
   const { bytes, manifest, offline } = await readManifest(url, store, transport);
-  const choice = await choose(manifest, options.target);
-  const entry = findTarget(manifest, choice.target);
+  const means = await looking;
+  const chosen = options.target === undefined ? chooseTarget(manifest, means) : undefined;
+  const choice = chosen ?? chosenBefore(manifest, options.target as string);
 
-  const gpu =
-    entry.execution_provider === "webgpu"
-      ? await requestGpu(await requestAdapter(), entry, options.deviceFeatures ?? "needed")
-      : undefined;
-  let opened: OpenLoop | undefined;
-  const release = async () => {
-    await opened?.session.release();
-    gpu?.destroy();
+  const obtainer = new Obtainer({
+    base: new URL(".", url).href,
+    chunkSize: manifest.chunk_size,
+    store,
+    transport,
+    notes,
+    onProgress,
+  });
+  const own = manifest.files.filter(({ path }) => !PAGE_FILES.has(path));
+  const pageFiles = manifest.files.filter(({ path }) => PAGE_FILES.has(path));
+  await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
+  let changed = false;
+  const files = async (entry: TargetEntry) => {
+    const needed = new Set(neededFiles(manifest, entry));
+    const found = await obtainer.obtain(own.filter((file) => needed.has(file)));
+    if (obtainer.lasting && !offline) changed ||= await keepManifest(store, url, bytes, notes);
+    return found;
   };
+  const { threads, cacheGrowthBytes, signal, selfCheck = true } = options;
+  const common = { manifest, store, files, threads, selfCheck, cacheGrowthBytes, signal, onProgress, notes };
+  const asked = {
+    device_features: options.deviceFeatures ?? "needed",
+    loop: options.loop ?? "resident",
+    ...(options.prefillChunk === undefined ? {} : { prefill_chunk: options.prefillChunk }),
+  } as const;
+  const opened = await store.whileUsing(async () => {
+    const way = await openAnyWay({ choice, asked, adapter: means.adapter }, common);
+    try {
+      return { ...way, tokenizer: await openTokenizer(manifest, way.files) };
+    } catch (error) {
+      await way.release();
+      throw error;
+    }
+  });
   try {
-    const needed = neededFiles(manifest, entry);
-    const obtainer = new Obtainer({
-      base: new URL(".", url).href,
-      chunkSize: manifest.chunk_size,
-      store,
-      transport,
-      notes,
-      onProgress,
-    });
-    const pageFiles = needed.filter((file) => PAGE_FILES.has(file.path));
-    await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
-    const { loop, kind, tokenizer, threads, sessionStart, changed } = await store.whileUsing(async () => {
-      const files = await obtainer.obtain(needed.filter((file) => !PAGE_FILES.has(file.path)));
-      const changed = obtainer.lasting && !offline && (await keepManifest(store, url, bytes, notes));
-      throwIfAborted(options.signal);
-
-      const size = needed.reduce((sum, file) => sum + file.size, 0);
-      onProgress({ phase: "session", done: size, total: size, file: entry.graph });
-      const tokenizer = await openTokenizer(manifest, files);
-      const sessionStart = performance.now();
-      const wanted = usableThreads(options.threads, gpu !== undefined, notes);
-      const threads = prepareOrt(blob(files, ORT_MODULE), blob(files, ORT_WASM), wanted, notes);
-      const shards = shardBlobs(manifest, entry, files);
-      const file = (path: string) => blob(files, path);
-      const parts = { entry, facts: manifest.model, gpu, file, shards };
-      opened = await openLoop(parts, options, notes);
-      return { ...opened, tokenizer, threads, sessionStart, changed };
-    });
-    const end = performance.now();
+    const { way, kind, gpu, loop, check, sessionMs, checkMs } = opened;
     if (changed) await sweep(store, notes);
     const timings: LoadTimings = {
       fetch_ms: obtainer.fetchClock.ms,
       verify_ms: obtainer.verifyClock.ms,
       store_ms: obtainer.storeClock.ms,
-      session_ms: end - sessionStart,
-      total_ms: end - start,
+      session_ms: sessionMs,
+      total_ms: performance.now() - start,
       bytes_fetched: obtainer.bytesFetched,
       bytes_from_store: obtainer.bytesFromStore,
+      self_check_ms: checkMs,
     };
     const info: LoadedFacts = {
-      ...choice,
+      target: way.target,
+      because: chosen?.because,
       facts: manifest.model,
       timings,
       adapter: gpu?.adapter,
       software: gpu?.software ?? false,
       loop: kind,
-      threads,
+      threads: opened.threads,
       offline,
       onnxruntimeWeb: ortVersion(),
       notes,
+      choice: chosen,
+      fallbacks: opened.fallbacks,
+      selfCheck: check,
     };
-    return new LocalModel(info, tokenizer, loop, release);
+    return new LocalModel(info, opened.tokenizer, loop, opened.release);
   } catch (error) {
-    await release();
+    await opened.release();
     throw error;
   }
-}
-
-async function choose(
-  manifest: Manifest,
-  wanted: string | undefined,
-): Promise<{ target: string; because: string | undefined }> {
-  if (wanted !== undefined) return { target: wanted, because: undefined };
-  const adapter = await requestAdapter().catch((error: unknown) => {
-    if (error instanceof TabwrightError) return undefined;
-    throw error;
-  });
-  return chooseTarget(manifest, adapter);
 }
 
 async function openTokenizer(manifest: Manifest, files: ReadonlyMap<string, Blob>): Promise<Tokenizer> {
   const { tokenizer, tokenizer_config, chat_template } = manifest;
   return new Tokenizer(
-    await blob(files, tokenizer).text(),
-    await blob(files, tokenizer_config).text(),
-    chat_template === undefined ? undefined : await blob(files, chat_template).text(),
+    await fileAt(files, tokenizer).text(),
+    await fileAt(files, tokenizer_config).text(),
+    chat_template === undefined ? undefined : await fileAt(files, chat_template).text(),
   );
-}
-
-/** A target's shards by the location that its graph names, which is in the same folder. */
-function shardBlobs(
-  manifest: Manifest,
-  entry: TargetEntry,
-  files: ReadonlyMap<string, Blob>,
-): Map<string, Blob> {
-  return new Map(
-    shardsOf(manifest, entry).map((path) => {
-      const location = path.slice(path.lastIndexOf("/") + 1);
-      return [location, new SteadyBlob([blob(files, path)])];
-    }),
-  );
-}
-
-function blob(files: ReadonlyMap<string, Blob>, path: string): Blob {
-  const found = files.get(path);
-  if (!found) throw new TabwrightError("manifest-invalid", `${path} is used but is a page file`);
-  return found;
 }

@@ -11,6 +11,14 @@ export interface Continuation {
   readonly signal: AbortSignal | undefined;
 }
 
+/** Logits that a text came to, and how it was fed to get there. */
+export interface Probed {
+  readonly position: number;
+  readonly how: string;
+  /** Of one position, float32 [vocabulary]. */
+  readonly logits: Float32Array;
+}
+
 /** How a loaded model makes tokens. One call at a time, each on a text of its own. */
 export interface Loop {
   /** Positions that one step takes at most. */
@@ -30,6 +38,14 @@ export interface Loop {
    * @throws TabwrightError `context-full`, `run-failed`, `device-lost`.
    */
   score(tokens: readonly number[]): Promise<Logits>;
+
+  /**
+   * Feeds `prompt` in every way in which prompts are fed, then each of `rest` as if it had been
+   * chosen, and gives the logits after the prompt's end and after each of the others.
+   *
+   * @throws TabwrightError as {@link tokens} does.
+   */
+  probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void>;
 
   /** Forgets the text. */
   reset(): void;
@@ -67,6 +83,16 @@ export class PlainLoop implements Loop {
 
   async score(tokens: readonly number[]): Promise<Logits> {
     return await this.#forward.step(tokens, 0);
+  }
+
+  async *probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void> {
+    const { data } = await this.#prefill(prompt, undefined);
+    let position = prompt.length - 1;
+    yield { position, how: `prefill in steps of ${this.chunk}`, logits: data };
+    for (const token of rest) {
+      const step = await this.#forward.step([token], 1);
+      yield { position: ++position, how: "a single token", logits: step.data };
+    }
   }
 
   reset(): void {

@@ -87,7 +87,9 @@ function findFault(manifest: Manifest): string | undefined {
     paths.add(file.path);
   }
   const named = [manifest.tokenizer, manifest.tokenizer_config, ORT_MODULE, ORT_WASM];
-  if (manifest.chat_template !== undefined) named.push(manifest.chat_template);
+  for (const optional of [manifest.chat_template, manifest.self_check]) {
+    if (optional !== undefined) named.push(optional);
+  }
   for (const [name, target] of Object.entries(manifest.targets)) {
     const weights = manifest.weights[target.weights];
     if (weights === undefined) return `target ${name} names weights '${target.weights}', which are not there`;

@@ -12,7 +12,7 @@ const PARALLEL_CHECKS = 4;
 const RETRY_MS: readonly number[] = [250, 1000];
 const BROKEN_CONNECTION: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["network", "truncated"]);
 
-export type ProgressPhase = "manifest" | "stored" | "download" | "session";
+export type ProgressPhase = "manifest" | "stored" | "download" | "session" | "check";
 
 /** `done` and `total` are bytes of all the files that the load needs. */
 export interface Progress {
@@ -123,6 +123,8 @@ export class Obtainer {
   /** Takes a chunk from the store if it is there and still whole. */
   async #recall(file: BundleFile, chunk: Chunk): Promise<void> {
     throwIfAborted(this.#transport.signal);
+    // Of an earlier call, for another target: what this visit verified stays verified.
+    if (this.#chunks.has(chunk.digest)) return this.#advance("stored", file, chunk);
     const blob = await this.#store.get(chunk.digest);
     if (blob?.size !== chunk.length) return;
     const digest = await this.verifyClock.time(async () => sha256(await blob.arrayBuffer()));

@@ -1,5 +1,5 @@
 import type { Gpu } from "./device.ts";
-import { reason, TabwrightError } from "./errors.ts";
+import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
 import { createSession, type ort } from "./ort.ts";
@@ -20,6 +20,8 @@ const PREFILL = {
 export interface LoopOptions {
   /** How tokens are made on a GPU. Default: staying on it, where that is possible. */
   readonly loop?: LoopKind | undefined;
+  /** Tokens of a prompt's step at most. Default: what suits the adapter. */
+  readonly prefillChunk?: number | undefined;
   /** About how many bytes the cache on the GPU grows by at a time. Default: 64 MiB. */
   readonly cacheGrowthBytes?: number | undefined;
 }
@@ -45,37 +47,43 @@ export interface OpenLoop {
 }
 
 /**
- * Opens the loop that stays on the GPU, or where that cannot be the plain one: `notes` then
- * tells why. There is one session, hence one set of weights.
+ * Opens a loop of the wanted kind. There is one session, hence one set of weights.
  *
- * @throws TabwrightError `session-failed`, `graph-unsupported`, `device-lost`.
+ * @param chunks sizes of prefill steps, see {@link prefillSizes}.
+ * @throws TabwrightError `session-failed`, `graph-unsupported`, `run-failed`, `device-lost`;
+ *   nothing of the loop is left then.
  */
-export async function openLoop(parts: Parts, options: LoopOptions, notes: string[]): Promise<OpenLoop> {
-  const { entry, gpu } = parts;
-  if (gpu === undefined || options.loop === "plain") return await openPlain(parts);
-  const graph = entry.resident_graph;
-  if (graph === undefined) {
-    notes.push("decodes with the plain loop: the bundle has no graph of this model that stays on the GPU");
-    return await openPlain(parts);
-  }
-  try {
-    return await openResident(parts, graph, gpu, options.cacheGrowthBytes ?? CACHE_GROWTH_BYTES);
-  } catch (error) {
-    if (error instanceof TabwrightError && error.code === "device-lost") throw error;
-    notes.push(`decodes with the plain loop: the one that stays on the GPU failed (${reason(error)})`);
-    return await openPlain(parts);
-  }
+export async function openLoop(
+  kind: LoopKind,
+  parts: Parts,
+  chunks: PrefillSizes,
+  growth: number = CACHE_GROWTH_BYTES,
+): Promise<OpenLoop> {
+  const { gpu, entry } = parts;
+  if (kind === "plain" || gpu === undefined || entry.resident_graph === undefined) return await openPlain(parts, chunks);
+  return await openResident(parts, entry.resident_graph, gpu, chunks, growth);
 }
 
-async function openPlain({ entry, gpu, file, shards }: Parts): Promise<OpenLoop> {
+async function openPlain({ entry, gpu, file, shards }: Parts, [chunk]: PrefillSizes): Promise<OpenLoop> {
   const session = await createSession({ graph: file(entry.graph), shards }, gpu?.device, entry.session_config, {
     gpuOutputs: entry.states.map(({ output }) => output),
   });
-  const [chunk] = sizes("plain", gpu);
-  return { kind: "plain", loop: new PlainLoop(new Forward(session, entry.states, gpu?.lost), chunk), session };
+  try {
+    const loop = new PlainLoop(new Forward(session, entry.states, gpu?.lost), chunk);
+    return { kind: "plain", loop, session };
+  } catch (error) {
+    await session.release();
+    throw error;
+  }
 }
 
-async function openResident(parts: Parts, graph: string, gpu: Gpu, growth: number): Promise<OpenLoop> {
+async function openResident(
+  parts: Parts,
+  graph: string,
+  gpu: Gpu,
+  chunks: PrefillSizes,
+  growth: number,
+): Promise<OpenLoop> {
   const { entry, facts, file, shards } = parts;
   const session = await createSession({ graph: file(graph), shards }, gpu.device, entry.session_config, {
     gpuOutputs: ["logits", "next_ids", ...entry.states.map(({ output }) => output)],
@@ -83,7 +91,7 @@ async function openResident(parts: Parts, graph: string, gpu: Gpu, growth: numbe
   });
   const resident = new Resident(session, gpu.device, gpu.lost, entry.states, facts.vocab_size);
   gpu.device.pushErrorScope("validation");
-  const loop = new ResidentLoop(resident, gpu.device, gpu.lost, sizes("resident", gpu), facts, growth);
+  const loop = new ResidentLoop(resident, gpu.device, gpu.lost, chunks, facts, growth);
   const fault = await gpu.device.popErrorScope();
   try {
     if (fault) throw new TabwrightError("run-failed", `the GPU refused the sampler: ${fault.message}`);
@@ -97,6 +105,15 @@ async function openResident(parts: Parts, graph: string, gpu: Gpu, growth: numbe
   return { kind: "resident", loop, session };
 }
 
-function sizes(kind: LoopKind, gpu: Gpu | undefined): readonly [number, ...number[]] {
-  return PREFILL[kind][gpu?.software ? "software" : "other"];
+export type PrefillSizes = readonly [number, ...number[]];
+
+/**
+ * Sizes of prefill steps, the largest first and each a multiple of the next.
+ *
+ * @throws TabwrightError `bad-input` when `wanted` is no positive integer.
+ */
+export function prefillSizes(kind: LoopKind, software: boolean, wanted: number | undefined): PrefillSizes {
+  if (wanted === undefined) return PREFILL[kind][software ? "software" : "other"];
+  if (Number.isInteger(wanted) && wanted > 0) return [wanted];
+  throw new TabwrightError("bad-input", `prefillChunk must be a positive integer, not ${wanted}`);
 }

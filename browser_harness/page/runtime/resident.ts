@@ -116,6 +116,16 @@ export class Resident {
     fed.buffer.destroy();
   }
 
+  /** Puts `token` in the place of the one chosen last. */
+  choose(token: number): void {
+    this.#write(this.#cells.next, BigInt64Array.of(BigInt(token)));
+  }
+
+  /** The logits that the last token was chosen from, float32 [vocabulary]. */
+  async readLogits(): Promise<Float32Array> {
+    return new Float32Array(await this.#read(this.#cells.logits));
+  }
+
   /** The logits of each of `tokens`, fed at `position`. */
   async score(tokens: readonly number[], position: number): Promise<Logits> {
     const rows = tokens.length;

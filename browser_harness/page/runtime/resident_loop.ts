@@ -1,7 +1,7 @@
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import type { Logits } from "./forward.ts";
 import { GpuSampler } from "./gpu_sampler.ts";
-import type { Continuation, Loop } from "./loop.ts";
+import type { Continuation, Loop, Probed } from "./loop.ts";
 import type { Resident } from "./resident.ts";
 import { checkSampling, isGreedy } from "./sampling.ts";
 import { TokenReader } from "./token_reader.ts";
@@ -99,6 +99,20 @@ export class ResidentLoop implements Loop {
     return logits;
   }
 
+  async *probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void> {
+    let position = prompt.length - 1;
+    // A step that the context has no room for is never taken.
+    for (const chunk of this.#chunks.filter((size) => size <= this.#most)) {
+      await this.#prefill(prompt, undefined, [chunk]);
+      yield { position, how: `prefill in steps of ${chunk}`, logits: await this.#resident.readLogits() };
+    }
+    for (const token of rest) {
+      this.#resident.choose(token);
+      await this.#decode();
+      yield { position: ++position, how: "a single token", logits: await this.#resident.readLogits() };
+    }
+  }
+
   reset(): void {
     this.#length = 0;
   }
@@ -109,12 +123,17 @@ export class ResidentLoop implements Loop {
     this.#resident.dispose();
   }
 
-  async #prefill(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
-    await this.#reserve(this.#whole(ids.length));
+  async #prefill(
+    ids: readonly number[],
+    signal: AbortSignal | undefined,
+    sizes: readonly number[] = this.#chunks,
+  ): Promise<void> {
+    const least = sizes.at(-1) as number;
+    await this.#reserve(this.#whole(Math.ceil(ids.length / least) * least));
     for (let start = 0; start < ids.length; ) {
       throwIfAborted(signal);
       const rest = ids.length - start;
-      const chunk = this.#chunks.find((size) => size <= rest) ?? (this.#chunks.at(-1) as number);
+      const chunk = sizes.find((size) => size <= rest) ?? least;
       const tokens = ids.slice(start, start + chunk);
       await this.#resident.prefill(tokens, start, chunk);
       start += tokens.length;

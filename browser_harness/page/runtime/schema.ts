@@ -13,6 +13,29 @@ export interface Adapter {
 }
 
 /**
+ * What one target must give.
+ *
+ * ``tolerance``: how far a logit may be off, in spreads.
+ */
+export interface ExpectedLogits {
+  readonly tolerance: number;
+  readonly positions: readonly TopLogits[];
+}
+
+/**
+ * A way that failed, the one that took its place, and why.
+ *
+ * ``code`` is the error's code: ``self-check-failed`` where the logits were wrong.
+ */
+export interface Fallback {
+  readonly step: "needed-features" | "short-prefill" | "plain-loop" | "other-target" | "cpu";
+  readonly failed: Way;
+  readonly taken: Way;
+  readonly code: string;
+  readonly reason: string;
+}
+
+/**
  * One file of the bundle.
  *
  * ``chunks`` holds the SHA-256 of each ``chunk_size`` bytes (the last may be
@@ -41,6 +64,7 @@ export interface LoadTimings {
   readonly total_ms: number;
   readonly bytes_fetched: number;
   readonly bytes_from_store: number;
+  readonly self_check_ms: number;
 }
 
 /** The whole bundle. */
@@ -59,6 +83,8 @@ export interface Manifest {
   readonly generation_config?: string;
   readonly tools: Readonly<Record<string, string>>;
   readonly seal: string;
+  /** logits that every device must come to, see manifests/self_check.py */
+  readonly self_check?: string;
 }
 
 /** What the runtime must know to feed the graph. */
@@ -90,6 +116,28 @@ export interface Range {
 export interface Rounding {
   readonly rms: number;
   readonly max: number;
+}
+
+/** A text, fed as a prompt of its first ``prompt_tokens`` tokens and then one by one. */
+export interface SelfCheck {
+  readonly format: "tabwright-self-check";
+  readonly version: 1;
+  readonly tokens: readonly number[];
+  readonly prompt_tokens: number;
+  readonly targets: Readonly<Record<string, ExpectedLogits>>;
+}
+
+/**
+ * Whether the device came to the logits that the bundle stores.
+ *
+ * ``passed-before``: an earlier load's pass, of the same bundle on the same adapter and
+ * browser, is trusted.  ``error``: the largest distance of a logit, in spreads.
+ */
+export interface SelfCheckResult {
+  readonly outcome: "passed" | "passed-before" | "skipped" | "absent";
+  readonly error?: number;
+  readonly tolerance?: number;
+  readonly positions: number;
 }
 
 /** The checkpoint, so that a reference made from another one is refused. */
@@ -140,6 +188,8 @@ export interface TargetEntry {
   readonly limits: Readonly<Record<string, number>>;
   /** onnxruntime session configuration entries, e.g. session.disable_quant_qdq */
   readonly session_config: Readonly<Record<string, string>>;
+  /** the weights in memory, once loaded */
+  readonly weight_bytes?: number;
 }
 
 /**
@@ -175,6 +225,30 @@ export interface Tensor {
   readonly permutation?: Range;
   readonly values?: Range;
   readonly value_dtype?: "float16" | "float32";
+}
+
+/**
+ * The highest logits after the token at ``position``, as float32 holds them.
+ *
+ * ``spread`` is the standard deviation of all the logits there: the unit of tolerances.
+ */
+export interface TopLogits {
+  readonly position: number;
+  readonly ids: readonly number[];
+  readonly values: readonly number[];
+  readonly spread: number;
+}
+
+/**
+ * How a load goes about it: what a fallback changes.
+ *
+ * ``prefill_chunk``: most tokens of a prompt's step; ``None`` for what suits the adapter.
+ */
+export interface Way {
+  readonly target: string;
+  readonly device_features: "needed" | "all";
+  readonly loop: "resident" | "plain";
+  readonly prefill_chunk?: number;
 }
 
 /** Shards that several targets share, and the ledger of what is in them. */

@@ -27,6 +27,13 @@ export interface ChunkStore {
   /** The digests of all stored chunks. */
   digests(): AsyncIterable<string>;
   remove(digest: string): Promise<void>;
+  /** Whether {@link putPass} was called with `name`. */
+  hasPass(name: string): Promise<boolean>;
+  /** Keeps nothing but a name; where there is no room for it, it is forgotten. */
+  putPass(name: string): Promise<void>;
+  /** The names of all passes. */
+  passes(): AsyncIterable<string>;
+  removePass(name: string): Promise<void>;
 }
 
 /** Keeps nothing beyond the page; the browser may spill the blobs to disk. */
@@ -58,6 +65,16 @@ export class MemoryStore implements ChunkStore {
   async *digests(): AsyncGenerator<never> {}
 
   async remove(): Promise<void> {}
+
+  async hasPass(): Promise<boolean> {
+    return false;
+  }
+
+  async putPass(): Promise<void> {}
+
+  async *passes(): AsyncGenerator<never> {}
+
+  async removePass(): Promise<void> {}
 }
 
 /**
@@ -68,15 +85,18 @@ export class OpfsStore implements ChunkStore {
   readonly lasting = true;
   readonly #chunks: FileSystemDirectoryHandle;
   readonly #manifests: FileSystemDirectoryHandle;
+  readonly #passes: FileSystemDirectoryHandle;
   readonly #locks: LockManager;
 
   private constructor(
     chunks: FileSystemDirectoryHandle,
     manifests: FileSystemDirectoryHandle,
+    passes: FileSystemDirectoryHandle,
     locks: LockManager,
   ) {
     this.#chunks = chunks;
     this.#manifests = manifests;
+    this.#passes = passes;
     this.#locks = locks;
   }
 
@@ -85,6 +105,7 @@ export class OpfsStore implements ChunkStore {
     return new OpfsStore(
       await root.getDirectoryHandle("chunks", { create: true }),
       await root.getDirectoryHandle("manifests", { create: true }),
+      await root.getDirectoryHandle("passes", { create: true }),
       locks,
     );
   }
@@ -144,6 +165,22 @@ export class OpfsStore implements ChunkStore {
   async remove(digest: string): Promise<void> {
     await this.#chunks.removeEntry(digest);
   }
+
+  async hasPass(name: string): Promise<boolean> {
+    return (await read(this.#passes, name)) !== undefined;
+  }
+
+  async putPass(name: string): Promise<void> {
+    await this.#passes.getFileHandle(name, { create: true });
+  }
+
+  passes(): AsyncIterable<string> {
+    return this.#passes.keys();
+  }
+
+  async removePass(name: string): Promise<void> {
+    await this.#passes.removeEntry(name);
+  }
 }
 
 function nameOf(url: string): Promise<string> {
@@ -166,14 +203,20 @@ async function write(
 ): Promise<Blob> {
   try {
     const handle = await folder.getFileHandle(name, { create: true });
-    const writer = await handle.createWritable();
     try {
-      await writer.write(bytes);
+      const writer = await handle.createWritable();
+      try {
+        await writer.write(bytes);
+      } catch (error) {
+        await writer.abort();
+        throw error;
+      }
+      await writer.close();
     } catch (error) {
-      await writer.abort();
+      // The file was there, empty, from the moment that its handle was made.
+      if ((await handle.getFile()).size === 0) await folder.removeEntry(name);
       throw error;
     }
-    await writer.close();
     return await handle.getFile();
   } catch (error) {
     if (error instanceof DOMException && error.name === "QuotaExceededError") {

@@ -22,7 +22,10 @@ export class FakeDirectory {
   }
 
   async getFileHandle(name: string, options?: { create?: boolean }): Promise<unknown> {
-    if (!this.files.has(name) && !options?.create) throw new DOMException("absent", "NotFoundError");
+    if (!this.files.has(name)) {
+      if (!options?.create) throw new DOMException("absent", "NotFoundError");
+      this.files.set(name, new Uint8Array());
+    }
     return {
       getFile: async () => new File([this.files.get(name) ?? new Uint8Array()], name),
       createWritable: async () => {
