@@ -53,7 +53,8 @@ _LOAD = """async (options) => {
     }
     return { tokens, end };
   };
-  return { loop: model.info.loop, notes: model.info.notes };
+  const { loop, notes, fallbacks } = model.info;
+  return { loop, notes, fallbacks: fallbacks.map(({ step, code }) => [step, code]) };
 }"""
 _GENERATE = "async ([prompt, options]) => generate(prompt, options)"
 _ABORT = """async ([prompt, after]) => {
@@ -201,7 +202,7 @@ def _native(bundle: Path, prompt: list[int], count: int) -> list[int]:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_greedy_tokens_are_those_of_onnxruntime(length: int, resident: Seen, bundle: Path) -> None:
-    assert resident.loaded == {"loop": "resident", "notes": []}
+    assert resident.loaded == {"loop": "resident", "notes": [], "fallbacks": []}
     expected = _native(bundle, _prompt(length), TOKENS)
     assert resident.answers[f"greedy {length}"]["tokens"] == expected
 
@@ -236,8 +237,9 @@ def test_what_cannot_be_recorded_runs_the_plain_way_and_says_so(
     plain: Seen, greedy: list[int]
 ) -> None:
     assert plain.loaded["loop"] == "plain"
+    assert plain.loaded["fallbacks"] == [["plain-loop", "session-failed"]]
     [note] = plain.loaded["notes"]
-    assert note.startswith("decodes with the plain loop: the one that stays on the GPU failed")
+    assert note.startswith("decodes with the plain loop (webgpu-q4): ONNX Runtime refused")
     assert plain.answers["greedy"]["tokens"] == greedy[:3]
 
 

@@ -52,8 +52,13 @@ export async function openAnyWay(
   }
 }
 
-function wayOf(wanted: Way, { manifest }: Attempting): Way {
-  return { ...wanted, loop: loopOf(findTarget(manifest, wanted.target), wanted.loop) };
+function wayOf(wanted: Way, { manifest, notes }: Attempting): Way {
+  const entry = findTarget(manifest, wanted.target);
+  const loop = loopOf(entry, wanted.loop);
+  if (entry.execution_provider === "webgpu" && loop !== wanted.loop) {
+    notes.push("decodes with the plain loop: the bundle has no graph of this model that stays on the GPU");
+  }
+  return { ...wanted, loop };
 }
 
 function tried(

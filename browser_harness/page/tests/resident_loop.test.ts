@@ -72,6 +72,12 @@ function fakeResident(bytesPerPosition: number, most = 1e6): Resident {
       asked.push(`decode at ${position}`);
       choose();
     },
+    choose(token: number) {
+      asked.push(`choose ${token}`);
+    },
+    async readLogits() {
+      return Float32Array.of(asked.length);
+    },
     dispose() {},
   };
   return resident as unknown as Resident;
@@ -110,6 +116,27 @@ test("who stops reading hears of nothing more, and leaves nothing under way", as
   expect(asked).toHaveLength(steps);
   loop.reset();
   expect(await take(loop, 4, 3)).toEqual([100, 101, 102]);
+});
+
+test("a probe feeds the prompt in every size of step, then token by token", async () => {
+  const loop = loopOf(fakeResident(1));
+  const seen: [number, string][] = [];
+  for await (const { position, how } of loop.probe(Array(20).fill(5), [7, 8])) seen.push([position, how]);
+  expect(asked.slice(1)).toEqual([
+    "prefill 20 of 64 at 0",
+    "prefill 16 of 16 at 0",
+    "prefill 4 of 16 at 16",
+    "choose 7",
+    "decode at 20",
+    "choose 8",
+    "decode at 21",
+  ]);
+  expect(seen).toEqual([
+    [19, "prefill in steps of 64"],
+    [19, "prefill in steps of 16"],
+    [20, "a single token"],
+    [21, "a single token"],
+  ]);
 });
 
 test("the cache grows by what the budget buys, in whole chunks, up to the context", async () => {

@@ -63,6 +63,17 @@ test("chunks of a download that was given up are deleted", async () => {
   expect(await stored()).not.toContain(orphan);
 });
 
+test("passes of a bundle that was replaced go with it", async () => {
+  const seals = [OLD, NEW].map(({ manifest }) => JSON.parse(new TextDecoder().decode(manifest)).seal as string);
+  const [old, current] = seals.map((seal) => `${seal}-x`) as [string, string];
+  await keep(OLD);
+  await store.putPass(old);
+  await keep(NEW);
+  await store.putPass(current);
+  await sweep(store, notes);
+  expect([await store.hasPass(old), await store.hasPass(current)]).toEqual([false, true]);
+});
+
 test("nothing is deleted while another tab is loading", async () => {
   await keep(OLD);
   const tab = await disk.openStore(locks);
