@@ -7,15 +7,19 @@ import { ortVersion, prepareOrt, usableThreads } from "./ort.ts";
 import { Passes } from "./passes.ts";
 import type { SelfCheckResult, Way } from "./schema.ts";
 import { compareLogits, readSelfCheck } from "./self_check.ts";
+import { startOrt } from "./start_ort.ts";
 import { SteadyBlob } from "./steady.ts";
 import type { ChunkStore } from "./store.ts";
+
+/** Verified files by their paths. */
+export type Files = ReadonlyMap<string, Blob>;
 
 /** What every way of a load has in common. */
 export interface Attempting {
   readonly manifest: Manifest;
   readonly store: ChunkStore;
-  /** The files that `entry` is made from, by path. */
-  readonly files: (entry: TargetEntry) => Promise<ReadonlyMap<string, Blob>>;
+  /** The files that `entry` is made from, by path; `early` is called as soon as ORT's are there. */
+  readonly files: (entry: TargetEntry, early: (files: Files) => void) => Promise<Files>;
   readonly threads: number | undefined;
   readonly selfCheck: boolean;
   readonly cacheGrowthBytes: number | undefined;
@@ -26,7 +30,7 @@ export interface Attempting {
 
 /** A model that runs, and how it came to. */
 export interface Opened extends OpenLoop {
-  readonly files: ReadonlyMap<string, Blob>;
+  readonly files: Files;
   readonly gpu: Gpu | undefined;
   readonly threads: number;
   readonly check: SelfCheckResult;
@@ -62,14 +66,18 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     gpu?.destroy();
   };
   try {
-    const files = await common.files(entry);
+    const wanted = usableThreads(common.threads, gpu !== undefined, notes);
+    let threads = wanted;
+    const files = await common.files(entry, (early) => {
+      threads = prepareOrt(fileAt(early, ORT_MODULE), fileAt(early, ORT_WASM), wanted, notes);
+      void startOrt();
+    });
     throwIfAborted(common.signal);
     const total = [...files.values()].reduce((sum, file) => sum + file.size, 0);
     const told = { done: total, total, file: entry.graph };
     onProgress({ phase: "session", ...told });
     const start = performance.now();
-    const wanted = usableThreads(common.threads, gpu !== undefined, notes);
-    const threads = prepareOrt(fileAt(files, ORT_MODULE), fileAt(files, ORT_WASM), wanted, notes);
+    await startOrt();
     const shards = shardBlobs(manifest, entry, files);
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
     const chunks = prefillSizes(way.loop, gpu?.software ?? false, way.prefill_chunk);
@@ -88,7 +96,7 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
 async function checkLogits(
   way: Way,
   { loop }: OpenLoop,
-  files: ReadonlyMap<string, Blob>,
+  files: Files,
   gpu: Gpu | undefined,
   { manifest, store, selfCheck, signal, notes }: Attempting,
 ): Promise<SelfCheckResult> {
@@ -113,7 +121,7 @@ async function checkLogits(
 function shardBlobs(
   manifest: Manifest,
   entry: TargetEntry,
-  files: ReadonlyMap<string, Blob>,
+  files: Files,
 ): Map<string, Blob> {
   return new Map(
     shardsOf(manifest, entry).map((path) => {
@@ -124,7 +132,7 @@ function shardBlobs(
 }
 
 /** @throws TabwrightError `manifest-invalid` when the file is none that a load brings. */
-export function fileAt(files: ReadonlyMap<string, Blob>, path: string): Blob {
+export function fileAt(files: Files, path: string): Blob {
   const found = files.get(path);
   if (!found) throw new TabwrightError("manifest-invalid", `${path} is used but is a page file`);
   return found;

@@ -8,12 +8,15 @@ export interface ByteRange {
   readonly size: number;
 }
 
+/** The server knows no ranges: asked for a part of a file, it sends all of it. */
+export class RangeIgnored extends Error {}
+
 /**
  * Streams a byte range. A server that ignores Range and sends the whole file is
- * accepted: the bytes around the range are dropped.
+ * accepted unless `strict`: the bytes around the range are dropped.
  *
  * @param onReceived told every byte that came over the wire, dropped ones too.
- * @throws TabwrightError `file-missing`, `http-error`, `size-mismatch`, `truncated`,
+ * @throws RangeIgnored when `strict`, before any byte of the body is read; TabwrightError `file-missing`, `http-error`, `size-mismatch`, `truncated`,
  *   `stalled`, `network` or `aborted`; each names `url`.
  */
 export async function* fetchRange(
@@ -21,6 +24,7 @@ export async function* fetchRange(
   range: ByteRange,
   transport: Transport,
   onReceived: (bytes: number) => void,
+  strict = false,
 ): AsyncGenerator<Uint8Array> {
   const whole = range.start === 0 && range.end === range.size;
   const headers: Record<string, string> = whole ? {} : { Range: `bytes=${range.start}-${range.end - 1}` };
@@ -28,6 +32,7 @@ export async function* fetchRange(
   const connection = await Connection.open(url, { headers, cache: "no-store" }, transport);
   try {
     let position = firstByte(connection.response, url, range);
+    if (strict && connection.response.status === 200 && !whole) throw new RangeIgnored(url);
     for await (const bytes of connection.body()) {
       onReceived(bytes.length);
       const from = Math.max(0, range.start - position);

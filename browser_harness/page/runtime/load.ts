@@ -1,10 +1,10 @@
 import type { LoadedFacts, Model } from "./api.ts";
-import { fileAt } from "./attempt.ts";
+import { fileAt, type Files } from "./attempt.ts";
 import { openAnyWay } from "./climb.ts";
 import { browserTransport } from "./connection.ts";
 import { requestAdapter } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
-import { type Manifest, neededFiles, PAGE_FILES, type TargetEntry } from "./manifest.ts";
+import { type BundleFile, type Manifest, neededFiles, ORT_MODULE, ORT_WASM, PAGE_FILES, type TargetEntry } from "./manifest.ts";
 import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
 import type { LoopOptions } from "./open_loop.ts";
@@ -15,6 +15,9 @@ import { openStore } from "./store.ts";
 import { sweep } from "./sweep.ts";
 import { chooseTarget, chosenBefore, lookAround } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
+
+/** Brought before the others: the browser compiles them meanwhile. */
+const EARLY: ReadonlySet<string> = new Set([ORT_MODULE, ORT_WASM]);
 
 export interface LoadOptions extends LoopOptions {
   /** Default: what this device runs best; `Model.info.because` tells why. */
@@ -77,9 +80,10 @@ export async function loadHere(
   const pageFiles = manifest.files.filter(({ path }) => PAGE_FILES.has(path));
   await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
   let changed = false;
-  const files = async (entry: TargetEntry) => {
+  const files = async (entry: TargetEntry, early: (files: Files) => void) => {
     const needed = new Set(neededFiles(manifest, entry));
-    const found = await obtainer.obtain(own.filter((file) => needed.has(file)));
+    const first = (file: BundleFile) => EARLY.has(file.path);
+    const found = await obtainer.obtain(own.filter((file) => needed.has(file)), { first, then: early });
     if (obtainer.lasting && !offline) changed ||= await keepManifest(store, url, bytes, notes);
     return found;
   };
@@ -135,7 +139,7 @@ export async function loadHere(
   }
 }
 
-async function openTokenizer(manifest: Manifest, files: ReadonlyMap<string, Blob>): Promise<Tokenizer> {
+async function openTokenizer(manifest: Manifest, files: Files): Promise<Tokenizer> {
   const { tokenizer, tokenizer_config, chat_template } = manifest;
   return new Tokenizer(
     await fileAt(files, tokenizer).text(),

@@ -2,11 +2,14 @@ import { PhaseClock } from "./clock.ts";
 import type { Transport } from "./connection.ts";
 import { sha256 } from "./digest.ts";
 import { type ErrorCode, TabwrightError, throwIfAborted } from "./errors.ts";
-import { cut, fetchRange } from "./fetch.ts";
+import { cut, fetchRange, RangeIgnored } from "./fetch.ts";
 import { type BundleFile, type Chunk, chunksOf } from "./manifest.ts";
+import { missingRuns, type Run, type Segment, segmentsOf } from "./segments.ts";
 import type { ChunkStore } from "./store.ts";
 
 const PARALLEL_REQUESTS = 3;
+/** A request asks for so much of a file: one shard then comes over several connections. */
+const SEGMENT_BYTES = 32 << 20;
 const PARALLEL_CHECKS = 4;
 /** Waits before a broken connection is tried again, in milliseconds. */
 const RETRY_MS: readonly number[] = [250, 1000];
@@ -25,12 +28,6 @@ export interface Progress {
   readonly secondsLeft?: number;
 }
 
-/** Consecutive chunks of one file, to be fetched with one request. */
-export interface Run {
-  readonly file: BundleFile;
-  readonly chunks: readonly Chunk[];
-}
-
 export interface ObtainOptions {
   /** URL of the folder that the files' paths are relative to. */
   readonly base: string;
@@ -40,23 +37,14 @@ export interface ObtainOptions {
   /** Receives a sentence for whatever could not be done as asked. */
   readonly notes: string[];
   readonly onProgress: (progress: Progress) => void;
+  /** What one request asks for; 32 MiB by default. */
+  readonly segmentBytes?: number;
 }
 
-/** The maximal runs of chunks that `present` does not hold. */
-export function missingRuns(
-  file: BundleFile,
-  chunks: readonly Chunk[],
-  present: ReadonlyMap<string, Blob>,
-): Run[] {
-  const runs: Chunk[][] = [];
-  let open = false;
-  for (const chunk of chunks) {
-    const missing = !present.has(chunk.digest);
-    if (missing && open) runs.at(-1)?.push(chunk);
-    else if (missing) runs.push([chunk]);
-    open = missing;
-  }
-  return runs.map((run) => ({ file, chunks: run }));
+/** What is wanted before the rest, and who is told when it is there. */
+export interface Early {
+  readonly first: (file: BundleFile) => boolean;
+  readonly then: (files: ReadonlyMap<string, Blob>) => void;
 }
 
 /** Brings files to this device, verified chunk by chunk, and tells what that cost. */
@@ -75,6 +63,9 @@ export class Obtainer {
   readonly #notes: string[];
   readonly #onProgress: (progress: Progress) => void;
   readonly #chunks = new Map<string, Blob>();
+  readonly #segmentBytes: number;
+  /** Downloads of files whose server knows no ranges, by path. */
+  readonly #entire = new Map<string, Promise<void>>();
   #full = false;
   #done = 0;
   #total = 0;
@@ -85,6 +76,7 @@ export class Obtainer {
     this.#store = options.store;
     this.#notes = options.notes;
     this.#onProgress = options.onProgress;
+    this.#segmentBytes = options.segmentBytes ?? SEGMENT_BYTES;
     const { signal } = options.transport;
     this.#transport = {
       ...options.transport,
@@ -102,15 +94,25 @@ export class Obtainer {
    *
    * @throws TabwrightError `chunk-corrupt` naming the file, or what `fetchRange` throws.
    */
-  async obtain(files: readonly BundleFile[]): Promise<Map<string, Blob>> {
+  async obtain(files: readonly BundleFile[], early?: Early): Promise<Map<string, Blob>> {
     this.#done = 0;
     this.#total = files.reduce((sum, file) => sum + file.size, 0);
+    const first = files.filter((file) => early?.first(file));
+    const before = await this.#bring(first);
+    early?.then(before);
+    const rest = await this.#bring(files.filter((file) => !before.has(file.path)));
+    return new Map([...before, ...rest]);
+  }
+
+  async #bring(files: readonly BundleFile[]): Promise<Map<string, Blob>> {
     const planned = files.map((file) => ({ file, chunks: chunksOf(file, this.#chunkSize) }));
     const all = planned.flatMap(({ file, chunks }) => chunks.map((chunk) => ({ file, chunk })));
     await this.#inParallel(all, PARALLEL_CHECKS, ({ file, chunk }) => this.#recall(file, chunk));
 
-    const incomplete = planned.filter(({ chunks }) => chunks.some(({ digest }) => !this.#chunks.has(digest)));
-    await this.#inParallel(incomplete, PARALLEL_REQUESTS, ({ file, chunks }) => this.#complete(file, chunks));
+    const incomplete = planned
+      .flatMap(({ file, chunks }) => segmentsOf(file, chunks, this.#chunkSize, this.#segmentBytes))
+      .filter(({ chunks }) => chunks.some(({ digest }) => !this.#chunks.has(digest)));
+    await this.#inParallel(incomplete, PARALLEL_REQUESTS, (segment) => this.#complete(segment));
 
     return new Map(
       planned.map(({ file, chunks }) => {
@@ -135,21 +137,37 @@ export class Obtainer {
     this.#advance("stored", file, chunk);
   }
 
-  /** Fetches what is missing of `file`, unless another tab does: then takes it from the store. */
-  #complete(file: BundleFile, chunks: readonly Chunk[]): Promise<void> {
+  /** Fetches what is missing of a segment, unless another tab does: then takes it from the store. */
+  #complete({ file, chunks, whole }: Segment): Promise<void> {
     const { signal } = this.#transport;
-    return this.#store.whileFetching(file.chunks[0] as string, signal, async () => {
+    return this.#store.whileFetching(chunks[0]?.digest as string, signal, async () => {
       for (const chunk of chunks) if (!this.#chunks.has(chunk.digest)) await this.#recall(file, chunk);
-      for (const run of missingRuns(file, chunks, this.#chunks)) await this.#download(run);
+      try {
+        for (const run of missingRuns(file, chunks, this.#chunks)) await this.#download(run, !whole);
+      } catch (error) {
+        if (!(error instanceof RangeIgnored)) throw error;
+        await this.#downloadEntire(file);
+      }
     });
   }
 
+  /** Fetches a file by one request for all of it: its segments share that. */
+  async #downloadEntire(file: BundleFile): Promise<void> {
+    const download = async () => {
+      const chunks = chunksOf(file, this.#chunkSize);
+      for (const run of missingRuns(file, chunks, this.#chunks)) await this.#download(run, false);
+    };
+    const shared = this.#entire.get(file.path) ?? download();
+    this.#entire.set(file.path, shared);
+    await shared;
+  }
+
   /** Downloads a run; after a broken connection goes on from the first chunk not yet kept. */
-  async #download({ file, chunks }: Run): Promise<void> {
+  async #download({ file, chunks }: Run, strict: boolean): Promise<void> {
     let kept = 0;
     for (const wait of [...RETRY_MS, undefined]) {
       try {
-        return await this.#downloadOnce(file, chunks.slice(kept), () => kept++);
+        return await this.#downloadOnce(file, chunks.slice(kept), strict, () => kept++);
       } catch (error) {
         const broken = error instanceof TabwrightError && BROKEN_CONNECTION.has(error.code);
         if (!broken || wait === undefined) throw error;
@@ -158,12 +176,17 @@ export class Obtainer {
     }
   }
 
-  async #downloadOnce(file: BundleFile, chunks: readonly Chunk[], onKept: () => void): Promise<void> {
+  async #downloadOnce(
+    file: BundleFile,
+    chunks: readonly Chunk[],
+    strict: boolean,
+    onKept: () => void,
+  ): Promise<void> {
     const [first, last] = [chunks[0], chunks.at(-1)];
     if (first === undefined || last === undefined) return;
     const range = { start: first.offset, end: last.offset + last.length, size: file.size };
     const url = new URL(file.path, this.#base).href;
-    const body = fetchRange(url, range, this.#transport, (bytes) => (this.bytesFetched += bytes));
+    const body = fetchRange(url, range, this.#transport, (bytes) => (this.bytesFetched += bytes), strict);
     const pieces = cut(body, chunks.map((chunk) => chunk.length));
     // One chunk is verified and stored while the next one downloads; never more, so
     // that a slow disk holds the download back instead of filling memory.

@@ -19,19 +19,24 @@ class Scene {
   readonly disk = new FakeDirectory();
   notes: string[] = [];
   progress: Progress[] = [];
+  heard: () => void = () => undefined;
 
   constructor() {
     for (const [path, bytes] of CONTENTS) this.server.files.set(path, bytes);
   }
 
-  async obtainer(options: { store?: ChunkStore; signal?: AbortSignal } = {}): Promise<Obtainer> {
+  async obtainer(options: { store?: ChunkStore; signal?: AbortSignal; segmentBytes?: number } = {}): Promise<Obtainer> {
     return new Obtainer({
       base: BASE,
       chunkSize: CHUNK,
       store: options.store ?? (await this.disk.openStore()),
       transport: this.server.transport(options.signal ? { signal: options.signal } : {}),
       notes: this.notes,
-      onProgress: (progress) => this.progress.push(progress),
+      onProgress: (progress) => {
+        this.progress.push(progress);
+        this.heard();
+      },
+      ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
     });
   }
 
@@ -132,6 +137,94 @@ test("one failure stops the other downloads", async () => {
   scene.server.files.delete("b");
   scene.server.piece = 1;
   await expect((await scene.obtainer()).obtain(FILES)).rejects.toMatchObject({ code: "file-missing" });
+});
+
+const SEGMENTS = ["bytes=0-31", "bytes=32-63", "bytes=64-95", "bytes=96-99"];
+
+test("a large file comes in ranges, several at a time", async () => {
+  const scene = new Scene();
+  let [under, most] = [0, 0];
+  const { fetch: answer, ...rest } = scene.server.transport();
+  const counted: typeof fetch = async (input, init) => {
+    most = Math.max(most, ++under);
+    await new Promise((done) => setTimeout(done, 5));
+    return await answer(input, init).finally(() => under--);
+  };
+  const obtainer = new Obtainer({
+    base: BASE,
+    chunkSize: CHUNK,
+    store: await scene.disk.openStore(),
+    transport: { ...rest, fetch: counted },
+    notes: [],
+    onProgress: () => undefined,
+    segmentBytes: 2 * CHUNK,
+  });
+  await expectContents(await obtainer.obtain(FILES));
+  const asked = (path: string) => scene.server.requests.filter((each) => each.path === path).map(({ range }) => range);
+  expect(asked("a")).toEqual(SEGMENTS);
+  expect(asked("b")).toEqual(["bytes=0-31", "bytes=32-39"]);
+  expect(most).toBe(3);
+  expect(obtainer.bytesFetched).toBe(140);
+});
+
+test("a server that knows no ranges sends each file once all the same", async () => {
+  const scene = new Scene();
+  scene.server.ignoreRange = true;
+  const obtainer = await scene.obtainer({ segmentBytes: 2 * CHUNK });
+  await expectContents(await obtainer.obtain(FILES));
+  expect(obtainer.bytesFetched).toBe(140);
+  expect(scene.server.requests.filter(({ path, range }) => path === "a" && !range)).toHaveLength(1);
+});
+
+test("two tabs share the ranges of a file between them", async () => {
+  const scene = new Scene();
+  const locks = new FakeLocks();
+  const tabs = await Promise.all(
+    [1, 2].map(async () => scene.obtainer({ store: await scene.disk.openStore(locks), segmentBytes: 2 * CHUNK })),
+  );
+  for (const files of await Promise.all(tabs.map((tab) => tab.obtain(FILES)))) await expectContents(files);
+  expect(scene.server.requests).toHaveLength(6);
+});
+
+test("what is wanted early is there before anything else is asked for", async () => {
+  const scene = new Scene();
+  let asked: (string | undefined)[] = [];
+  const early = {
+    first: ({ path }: { path: string }) => path === "b",
+    then: (files: ReadonlyMap<string, Blob>) => {
+      expect([...files.keys()]).toEqual(["b"]);
+      asked = scene.server.requests.map(({ path }) => path);
+    },
+  };
+  await expectContents(await (await scene.obtainer()).obtain(FILES, early));
+  expect(asked).toEqual(["b"]);
+});
+
+test("what was verified for one target is not read again for the next", async () => {
+  const scene = new Scene();
+  const obtainer = await scene.obtainer();
+  await obtainer.obtain(FILES);
+  (await scene.chunks()).clear();
+  scene.server.online = false;
+  await expectContents(await obtainer.obtain(FILES.slice(0, 1)), 1);
+  expect(obtainer).toMatchObject({ bytesFetched: 140, bytesFromStore: 0 });
+});
+
+test("a load that is stopped leaves whole chunks only, and the next goes on from them", async () => {
+  const scene = new Scene();
+  const controller = new AbortController();
+  const obtainer = await scene.obtainer({ signal: controller.signal });
+  scene.heard = () => {
+    if (scene.progress.length === 2) controller.abort();
+  };
+  await expect(obtainer.obtain(FILES)).rejects.toMatchObject({ code: "aborted" });
+  const kept = await scene.chunks();
+  for (const [name, bytes] of kept) expect(hex(bytes)).toBe(name);
+  const bytes = [...kept.values()].reduce((sum, chunk) => sum + chunk.length, 0);
+  expect(bytes).toBeGreaterThan(0);
+  const next = await scene.obtainer();
+  await expectContents(await next.obtain(FILES));
+  expect(next).toMatchObject({ bytesFromStore: bytes, bytesFetched: 140 - bytes });
 });
 
 test("two tabs that load at once fetch each file once between them", async () => {
