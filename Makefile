@@ -37,7 +37,7 @@ demo: setup ## export a real model, run it in Chromium, judge it: build/demo
 	  --budget browser_harness/judge/example.toml -o $(DEMO) --force
 
 .PHONY: test
-test: setup ## every test, real Chromium included
+test: setup $(PEERS_READY) ## every test, real Chromium included
 	$(BIN)/pytest
 	npm --prefix $(PAGE) test
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from exporter.checkpoint import Checkpoint
+from exporter.checkpoint.config import parse_object
+from exporter.checkpoint.errors import NotACheckpoint
 from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
 from exporter.write import files
 from exporter.write.errors import PageNotBuilt
 from manifests.bundle import File, TargetEntry, WeightSet
+
+CHAT_TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_COPIED = (*TOKENIZER_FILES, *OPTIONAL_FILES)
+#: What transformers.js calls the dtype of the graph with this name.
+_TRANSFORMERS_JS_DTYPES = MappingProxyType({"model_q4.onnx": "q4", "model_quantized.onnx": "q8"})
 
 
 def copy_model_files(
@@ -21,24 +30,72 @@ def copy_model_files(
 ) -> list[File]:
     """Copy tokenizer, chat template and configs.
 
-    config.json also tells transformers.js how many shards the conventional graphs have;
-    its ``quantization_config`` is left out, since the bundle's weights are other files.
+    config.json also tells transformers.js what it finds here; its
+    ``quantization_config`` is left out, since the bundle's weights are other files.
+
+    Raises:
+        NotACheckpoint: the chat template is no text.
     """
     config: dict[str, Any] = dict(checkpoint.config)
-    config["transformers.js_config"] = {
-        "use_external_data_format": {
-            Path(entry.graph).name: len(weights[entry.weights].shards)
-            for entry in entries.values()
-            if weights[entry.weights].shards[0] == f"{entry.graph}_data"
-        }
-    }
-    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    result = [files.add(stage, "config.json", text.encode())]
-    for name in (*TOKENIZER_FILES, *OPTIONAL_FILES):
-        document = checkpoint.documents.read(name)
-        if document is not None:
-            result.append(files.add(stage, name, document))
+    config["transformers.js_config"] = _transformers_js(entries, weights)
+    result = [files.add(stage, "config.json", _json(config))]
+    documents = {name: checkpoint.documents.read(name) for name in _COPIED}
+    settings = parse_object(
+        documents[TOKENIZER_CONFIG] or b"{}", checkpoint.path / TOKENIZER_CONFIG
+    )
+    template = _chat_template(checkpoint.path, settings, documents[CHAT_TEMPLATE])
+    if template is not None:
+        documents[CHAT_TEMPLATE] = template.encode()
+        documents[TOKENIZER_CONFIG] = _json({**settings, "chat_template": template})
+    result += [files.add(stage, name, data) for name, data in documents.items() if data is not None]
     return result
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _chat_template(checkpoint: Path, settings: dict[str, Any], file: bytes | None) -> str | None:
+    """The template that transformers would take, wherever the checkpoint has it.
+
+    Today's transformers writes a file of its own, older ones a setting, which is the only
+    place where transformers.js looks: the bundle has it in both.
+
+    Raises:
+        NotACheckpoint: the file is no text.
+    """
+    if file is not None:
+        try:
+            return file.decode()
+        except UnicodeDecodeError:
+            raise NotACheckpoint(checkpoint, f"{CHAT_TEMPLATE} is not UTF-8") from None
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        objects = [each for each in template if isinstance(each, dict)]
+        named = (each.get("template") for each in objects if each.get("name") == "default")
+        template = next(named, None)
+    return template if isinstance(template, str) else None
+
+
+def _transformers_js(
+    entries: dict[str, TargetEntry], weights: dict[str, WeightSet]
+) -> dict[str, Any]:
+    """How transformers.js opens the conventional graphs, the first one unless told otherwise.
+
+    It looks for a graph's shards under the graph's own name, so only the graph that the
+    shards are named after will do.  Such graphs embed tokens with a kernel that its
+    onnxruntime-web has on WebGPU only.
+    """
+    shards = {
+        Path(entry.graph).name: len(weights[entry.weights].shards)
+        for entry in entries.values()
+        if weights[entry.weights].shards[0] == f"{entry.graph}_data"
+        and entry.execution_provider == "webgpu"
+    }
+    if not shards:
+        return {}
+    dtype = _TRANSFORMERS_JS_DTYPES[next(iter(shards))]
+    return {"device": "webgpu", "dtype": dtype, "use_external_data_format": shards}
 
 
 def copy_runtime(stage: Path, runtime: Path) -> list[File]:
