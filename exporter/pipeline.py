@@ -112,7 +112,8 @@ def export(
                 graphs = filter(None, (entry.graph, entry.resident_graph))
                 described += [files.describe(stage, path) for path in graphs]
                 entries[target.name] = entry
-        described += copy_model_files(stage, checkpoint, entries, weights)
+        model = describe_model(checkpoint, declared.weights, reached)
+        described += copy_model_files(stage, checkpoint, model, entries, weights)
         described += copy_runtime(stage, runtime)
         model = describe_model(checkpoint, declared.weights, reached)
         self_check = make_self_check(

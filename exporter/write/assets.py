@@ -13,7 +13,8 @@ from exporter.checkpoint.errors import NotACheckpoint
 from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
 from exporter.write import files
 from exporter.write.errors import PageNotBuilt
-from manifests.bundle import File, TargetEntry, WeightSet
+from exporter.write.genai import GENAI_CONFIG, describe_for_genai
+from manifests.bundle import File, Model, TargetEntry, WeightSet
 
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -25,6 +26,7 @@ _TRANSFORMERS_JS_DTYPES = MappingProxyType({"model_q4.onnx": "q4", "model_quanti
 def copy_model_files(
     stage: Path,
     checkpoint: Checkpoint,
+    model: Model,
     entries: dict[str, TargetEntry],
     weights: dict[str, WeightSet],
 ) -> list[File]:
@@ -32,13 +34,19 @@ def copy_model_files(
 
     config.json also tells transformers.js what it finds here; its
     ``quantization_config`` is left out, since the bundle's weights are other files.
+    genai_config.json tells onnxruntime-genai.
 
     Raises:
         NotACheckpoint: the chat template is no text.
     """
     config: dict[str, Any] = dict(checkpoint.config)
     config["transformers.js_config"] = _transformers_js(entries, weights)
-    result = [files.add(stage, "config.json", _json(config))]
+    result = [
+        files.add(stage, "config.json", _json(config)),
+        files.add(
+            stage, GENAI_CONFIG, _json(describe_for_genai(model, checkpoint.decoder, entries))
+        ),
+    ]
     documents = {name: checkpoint.documents.read(name) for name in _COPIED}
     settings = parse_object(
         documents[TOKENIZER_CONFIG] or b"{}", checkpoint.path / TOKENIZER_CONFIG
