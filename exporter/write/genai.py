@@ -49,7 +49,8 @@ def _states(states: tuple[State, ...], layers: int) -> dict[str, Any]:
     """Sizes of the KV caches and names of all states; genai writes a layer's number as %d."""
     inputs = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
     outputs = {"logits": "logits"}
-    attended, sizes = set[int](), {}
+    attended = set[int]()
+    sizes: dict[str, Any] = {}
     for state in states:
         kind, number, *part = state.input.split(".")
         if part:

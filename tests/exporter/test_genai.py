@@ -22,7 +22,7 @@ PROMPT = [1, 17, 300, 42, 511, 7, 7, 99]
 #: So that a text of random weights is not one token over and over.
 LIVELY = {"tie_word_embeddings": False, "initializer_range": 0.2}
 #: One of each family.
-FAMILIES = {tiny.model_type: name for name, tiny in reversed(FAMILY_CASES.items())}
+FAMILIES = {tiny.model_type: name for name, tiny in reversed(list(FAMILY_CASES.items()))}
 
 
 def _expected(bundle: Path, target: str) -> list[int]:
@@ -38,7 +38,7 @@ def _generated(model: Any) -> list[int]:
     parameters.set_search_options(max_length=len(PROMPT) + TOKENS)
     generator = genai.Generator(model, parameters)
     generator.append_tokens(PROMPT)
-    tokens = []
+    tokens: list[int] = []
     while len(tokens) < TOKENS:
         generator.generate_next_token()
         tokens.append(int(generator.get_next_tokens()[0]))
