@@ -268,7 +268,9 @@ def cli() -> None:
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
-@click.option("--budget", type=click.Path(path_type=Path), required=True, help="The limits.")
+@click.option(
+    "--budget", type=click.Path(path_type=Path), help="The limits; by default docs/budget.md's."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder.")
 @click.option("--force", is_flag=True, help="Replace what an earlier run left there.")
 @click.option(
@@ -322,7 +324,7 @@ def run(
     *,
     checkpoint: Path,
     targets: tuple[str, ...],
-    budget: Path,
+    budget: Path | None,
     output: Path,
     force: bool,
     context_length: int | None,
@@ -351,7 +353,8 @@ def run(
     front = context.ensure_object(Front)
     progress = front.progress
     # What would fail at the end is told before minutes are spent.
-    check_budget(Budget.load(budget), front.targets)
+    if budget is not None:
+        check_budget(Budget.load(budget), front.targets)
     on_gpu = any(each.execution_provider == "webgpu" for each in find_targets(targets))
     harness.check_environment(adapter=adapter, browser=browser, on_gpu=on_gpu)
     if device == "cuda":

@@ -226,6 +226,7 @@ async def _measure_parity(
     greedy = await check_greedy(page, answers, plan, progress=progress, phase=f"{job.name}: greedy")
     if (case := job.shared_case()) is not None:
         greedy = (judge_greedy(case, loaded.first), *greedy)
+    original = reference.document.original
     runtime, by_language = await score(
         page, reference, job.weights, plan, progress=progress, phase=f"{job.name}: scored tokens"
     )
@@ -236,6 +237,7 @@ async def _measure_parity(
         runtime=runtime,
         runtime_by_language=by_language,
         greedy=greedy,
+        compression=None if original is None else original.compression_loss,
     )
 
 
@@ -259,9 +261,8 @@ async def _ask(
     return answers
 
 
-def _reference_questions(job: Job, own: Answers | None) -> Answers | None:
+def _same_questions(theirs: Answers | None, own: Answers | None) -> Answers | None:
     """PyTorch's answers to the questions that the browser was asked."""
-    theirs = job.reference.document.questions if job.reference else None
     if own is None or theirs is None:
         return None
     lines = {answer.line for answer in own.answers}
@@ -276,6 +277,9 @@ async def _rest(watch: Watch) -> Memory | None:
 
 def _report(job: Job, findings: Findings) -> TargetReport:
     loaded = findings.loaded
+    document = job.reference.document if job.reference else None
+    theirs = document.questions if document else None
+    original = document.original.questions if document and document.original else None
     return TargetReport(
         execution_provider=job.manifest.targets[job.name].execution_provider,
         failure=findings.failure,
@@ -293,9 +297,11 @@ def _report(job: Job, findings: Findings) -> TargetReport:
         memory=findings.memory,
         parity=findings.parity,
         questions=findings.questions,
-        reference_questions=_reference_questions(job, findings.questions),
+        reference_questions=_same_questions(theirs, findings.questions),
         console=tuple(findings.console),
         notes=tuple(findings.notes),
         fallbacks=loaded.fallbacks if loaded else (),
         self_check=loaded.self_check if loaded else None,
+        original_questions=_same_questions(original, findings.questions),
+        fp16_bytes=2 * job.manifest.model.parameters,
     )

@@ -74,6 +74,7 @@ def write_reference(
     device: DeviceChoice,
     adapter: Path | None = None,
     tasks: Path | None = None,
+    original: Path | None = None,
     progress: Progress,
 ) -> Reference:
     """Write PyTorch's answers for ``checkpoint`` and ``bundle`` to ``out``.
@@ -84,7 +85,14 @@ def write_reference(
     from exporter.reference.make import make_reference
 
     return make_reference(
-        checkpoint, bundle, out, device=device, adapter=adapter, tasks=tasks, progress=progress
+        checkpoint,
+        bundle,
+        out,
+        device=device,
+        adapter=adapter,
+        tasks=tasks,
+        original=original,
+        progress=progress,
     )
 
 
@@ -187,6 +195,12 @@ def export(
     metavar="FILE",
     help="Questions with choices for 'measure --tasks', answered by the checkpoint.",
 )
+@click.option(
+    "--original",
+    type=_PATH,
+    metavar="CHECKPOINT",
+    help="The uncompressed model: what compression cost is told, too.",
+)
 @click.pass_obj
 def reference(
     console: Console,
@@ -197,6 +211,7 @@ def reference(
     adapter: Path | None,
     device: DeviceChoice,
     tasks: Path | None,
+    original: Path | None,
 ) -> None:
     """Write PyTorch's answers and speed.
 
@@ -209,6 +224,7 @@ def reference(
         device=device,
         adapter=adapter,
         tasks=tasks,
+        original=original,
         progress=console.progress,
     )
     console.show(written, f"{output}: {written.device.device} ({written.device.name})")

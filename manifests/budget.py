@@ -33,13 +33,14 @@ class Limit(Schema):
     """Bounds on one metric.  ``warn`` reports a breach, ``error`` fails the gate.
 
     ``min`` and ``max`` are in the metric's unit, or with ``of = "reference"`` multiples of
-    PyTorch's figure.  ``regression`` is the share by which the figure may be worse than the
-    baseline's: at 0.05 a time may be 1.05 times as long, a speed 1/1.05 as high.
+    PyTorch's figure, with ``of = "original"`` of the uncompressed model's.  ``regression``
+    is the share by which the figure may be worse than the baseline's: at 0.05 a time may be
+    1.05 times as long, a speed 1/1.05 as high.
     """
 
     min: float | None = None
     max: float | None = None
-    of: Literal["value", "reference"] = "value"
+    of: Literal["value", "reference", "original"] = "value"
     regression: Annotated[float, Field(gt=0)] | None = None
     statistic: Statistic = "median"
     level: Literal["off", "warn", "error"] = "error"
@@ -47,8 +48,8 @@ class Limit(Schema):
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
         absolute = self.min is not None or self.max is not None
-        if self.of == "reference" and not absolute:
-            raise ValueError('of = "reference" needs min or max')
+        if self.of != "value" and not absolute:
+            raise ValueError(f'of = "{self.of}" needs min or max')
         if not absolute and self.regression is None and self.level != "off":
             raise ValueError("a limit needs min, max or regression")
         return self

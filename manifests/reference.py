@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from manifests.agreement import Agreement
-from manifests.base import Schema
+from manifests.base import Real, Schema
 from manifests.bundle import Sha256
 from manifests.questions import Answers as QuestionAnswers
 
@@ -68,13 +70,27 @@ class Answers(Schema):
     """What one set of weights answers in PyTorch fp32.
 
     ``logits`` maps a scored text's name to the tensor, float32 [positions,
-    vocabulary], in the reference's logits file.
+    vocabulary], in the reference's logits file: all of them, for a divergence needs every
+    candidate.  ``nll`` holds, by the same names, the nats of each token after the first.
     """
 
     weights_digest: Sha256
     logits: dict[str, str]
     greedy: tuple[Greedy, ...]
     export_loss: Agreement
+    nll: dict[str, tuple[Real, ...]] = Field(default_factory=dict)
+
+
+class Original(Schema):
+    """What the uncompressed model answers in PyTorch fp32.
+
+    ``compression_loss`` compares it with the checkpoint over the scored texts;
+    ``questions`` are the reference's, answered by it.
+    """
+
+    digest: Sha256
+    compression_loss: Agreement
+    questions: QuestionAnswers | None = None
 
 
 class Device(Schema):
@@ -116,7 +132,8 @@ class Reference(Schema):
     loss compares our own reading with the bundle, and would not see a misreading.
     Where it is onnxruntime, the checkpoint came with an ONNX graph, and that graph ran in
     PyTorch's place: all answers and times are onnxruntime's on a CPU.
-    ``questions`` are answered with the checkpoint.
+    ``questions`` are answered with the checkpoint; ``original`` is there where the
+    uncompressed model was at hand.
     """
 
     format: Literal["tabwright-reference"] = "tabwright-reference"
@@ -133,3 +150,4 @@ class Reference(Schema):
     logits_sha256: Sha256
     speed: Speed
     questions: QuestionAnswers | None = None
+    original: Original | None = None

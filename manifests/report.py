@@ -143,6 +143,8 @@ class GreedyCheck(Schema):
 class Parity(Schema):
     """The losses, kept apart.
 
+    compression: the original weights against the checkpoint, both in PyTorch fp32; absent
+    where the reference was made without the original.
     export: the checkpoint against the bundle's weights, both in PyTorch fp32.
     runtime: the bundle's weights in PyTorch fp32 against this browser.
     """
@@ -153,6 +155,7 @@ class Parity(Schema):
     runtime: Agreement
     runtime_by_language: dict[str, Agreement]
     greedy: tuple[GreedyCheck, ...]
+    compression: Agreement | None = None
 
 
 class TargetReport(Schema):
@@ -160,7 +163,9 @@ class TargetReport(Schema):
 
     ``software_adapter`` is what the page says of its adapter; ``target_bytes`` are the
     files that a load verifies; ``notes`` are the page's and the harness's.
-    ``reference_questions`` are PyTorch's answers to the same questions, with the checkpoint.
+    ``reference_questions`` are PyTorch's answers to the same questions, with the checkpoint,
+    and ``original_questions`` with the uncompressed model.  ``fp16_bytes`` is what the
+    model's parameters take at two bytes each.
     """
 
     execution_provider: Literal["webgpu", "wasm"]
@@ -184,6 +189,8 @@ class TargetReport(Schema):
     notes: tuple[str, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     self_check: SelfCheckResult | None = None
+    original_questions: Answers | None = None
+    fp16_bytes: int | None = None
 
 
 class ReferenceSummary(Schema):
@@ -219,8 +226,8 @@ class Check(Schema):
 
     ``value`` is absent when the figure is missing; ``interval`` is the statistic's, absent
     where the figure is exact or its samples are too few.  ``limit`` is in the metric's
-    unit, a multiple of PyTorch's figure, or the share by which the figure may be worse
-    than the baseline's: ``of`` tells.
+    unit, a multiple of PyTorch's or the uncompressed model's figure, or the share by which
+    the figure may be worse than the baseline's: ``of`` tells.
     """
 
     target: str
@@ -228,7 +235,7 @@ class Check(Schema):
     unit: str
     statistic: Statistic = "median"
     bound: Literal["min", "max", "regression"]
-    of: Literal["value", "reference", "baseline"] = "value"
+    of: Literal["value", "reference", "baseline", "original"] = "value"
     limit: float
     value: Real | None = None
     interval: Interval | None = None

@@ -1,7 +1,7 @@
 """What the figures of a report are called, how they are read, and the gate over them."""
 
 from browser_harness.judge.gate import exit_status, judge
-from browser_harness.judge.limits import check_budget, comparison_budget
+from browser_harness.judge.limits import check_budget, comparison_budget, default_budget
 from browser_harness.judge.metrics import METRICS, Metric
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Metric",
     "check_budget",
     "comparison_budget",
+    "default_budget",
     "exit_status",
     "judge",
 ]

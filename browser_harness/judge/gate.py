@@ -163,6 +163,8 @@ def _excused(case: _Case, found: Figure) -> tuple[Outcome, str] | None:
         return "fail", f"the target was not measured (measured: {measured}) {hint}".rstrip()
     if target.failure is not None:
         return "fail", f"the target failed: {target.failure.code}: {target.failure.sentence}"
+    if case.limit.of == "original" and _original(case) is None:
+        return "inconclusive", "not judged: no original"
     if case.known.read(target) is None:
         return case.broken, "the figure is missing from the report"
     if target.software_adapter and case.known.speed_like:
@@ -182,6 +184,11 @@ def _judge_bound(case: _Case, found: Figure, bound: Bound, bar: float) -> tuple[
         reason = f"{value / torch:.3g} × PyTorch's {show(torch, unit)}"
         kept = _keeps(value / torch, bound, bar)
         return ("pass" if kept else case.broken), reason
+    if case.limit.of == "original":
+        whole = _original(case)
+        assert whole is not None
+        reason = f"{value / whole:.3g} × the uncompressed model's {show(whole, unit)}"
+        return ("pass" if _keeps(value / whole, bound, bar) else case.broken), reason
     if _keeps(value, bound, bar):
         return "pass", ""
     side = "under" if bound == "min" else "over"
@@ -198,6 +205,12 @@ def _torch(case: _Case) -> float | None:
     if reference is None or target is None or case.known.reference is None:
         return None
     return case.known.reference(target, reference.speed) or None
+
+
+def _original(case: _Case) -> float | None:
+    if case.target is None or case.known.original is None:
+        return None
+    return case.known.original(case.target) or None
 
 
 def _compare(case: _Case) -> Comparison | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from browser_harness.judge.figures import figure
 from browser_harness.judge.metrics import METRICS, Metric
@@ -13,6 +14,9 @@ from manifests.report import Report, TargetReport
 
 #: How much worse a figure may be where a baseline is given and no budget.
 ALLOWED_REGRESSION = 0.05
+
+
+DEFAULT_BUDGET = Path(__file__).with_name("default.toml")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -119,6 +123,10 @@ def check_limits(budget: Budget) -> None:
         if limit.of == "reference" and known.reference is None:
             names = ", ".join(name for name, each in METRICS.items() if each.reference)
             raise WrongLimit(metric, target, "by PyTorch's", f"PyTorch has {names}")
+        if limit.of == "original" and known.original is None:
+            names = ", ".join(name for name, each in METRICS.items() if each.original)
+            step = f"the original has {names}"
+            raise WrongLimit(metric, target, "by the uncompressed model's", step)
     if all(limit.level == "off" for _, _, limit in every):
         raise EmptyBudget
 
@@ -145,6 +153,25 @@ def comparison_budget(report: Report) -> Budget:
             for name, target in report.targets.items()
         }
     )
+
+
+def default_budget(report: Report) -> Budget:
+    """The budget where none is given: :data:`DEFAULT_BUDGET`, for what ``report`` can hold.
+
+    Its limits on other targets are left out, and without a reference those on what only a
+    comparison with PyTorch can tell.
+    """
+    whole = Budget.load(DEFAULT_BUDGET)
+
+    def kept(limits: dict[str, Limit]) -> dict[str, Limit]:
+        return {
+            name: limit
+            for name, limit in limits.items()
+            if report.reference is not None or limit.of != "value" or METRICS[name].kind != "parity"
+        }
+
+    tables = {name: kept(own) for name, own in whole.limits.items() if name in report.targets}
+    return whole.model_copy(update={"defaults": kept(whole.defaults), "limits": tables})
 
 
 def check_baseline(budget: Budget) -> None:

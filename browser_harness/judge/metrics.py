@@ -60,6 +60,7 @@ class Metric:
         statistic: how the samples become one value.
         source: the samples, or the value where it is one exact number.
         reference: PyTorch's own figure of the same thing, where it has one.
+        original: the uncompressed model's.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Metric:
     statistic: str
     source: Callable[[TargetReport], Samples | float | None]
     reference: Callable[[TargetReport, Speed], float | None] | None = None
+    original: Read | None = None
 
     @property
     def speed_like(self) -> bool:
@@ -130,6 +132,10 @@ def _torch_decode(_target: TargetReport, speed: Speed) -> float | None:
     return None if ms is None else per_second(1, ms)
 
 
+def _size_of_fp16(target: TargetReport) -> float | None:
+    return target.target_bytes / target.fp16_bytes if target.fp16_bytes else None
+
+
 def _memory(read: Callable[[Memory], float | None]) -> Read:
     return lambda target: None if target.memory is None else read(target.memory)
 
@@ -147,6 +153,10 @@ def _peak_pss(memory: Memory) -> float | None:
 
 def _parity(read: Callable[[Parity], float | None]) -> Read:
     return lambda target: None if target.parity is None else read(target.parity)
+
+
+def _compression(read: Callable[[Agreement], float | None]) -> Read:
+    return _parity(lambda parity: None if parity.compression is None else read(parity.compression))
 
 
 def perplexity_ratio(agreement: Agreement) -> float | None:
@@ -176,6 +186,10 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
             "Bytes on the wire", "bytes", "lower", "size",
             "median over cold loads",
             lambda target: _median(tuple(float(load.bytes_on_wire) for load in target.cold)),
+        ),
+        "size_of_fp16": Metric(
+            "Size against fp16", "ratio", "lower", "size",
+            "size of the target over two bytes per parameter", _size_of_fp16,
         ),
         "load_cold_ms": Metric(
             "Cold load", "ms", "lower", "load",
@@ -270,6 +284,21 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
             "the bundle's perplexity over the checkpoint's, both in PyTorch",
             _parity(lambda parity: perplexity_ratio(parity.export)),
         ),
+        "compression_top1": Metric(
+            "Compression loss: top-1 agreement", "share", "higher", "parity",
+            "share of scored positions with the same most likely token; near-ties agree",
+            _compression(lambda loss: loss.top1),
+        ),
+        "compression_kl_mean": Metric(
+            "Compression loss: KL divergence", "nats", "lower", "parity",
+            "mean over scored positions of KL(original || checkpoint)",
+            _compression(lambda loss: loss.kl_mean),
+        ),
+        "compression_perplexity_ratio": Metric(
+            "Compression loss: perplexity ratio", "ratio", "lower", "parity",
+            "the checkpoint's perplexity over the original's, both in PyTorch",
+            _compression(perplexity_ratio),
+        ),
         "token_ids_equal": Metric(
             "Token ids equal", "share", "higher", "parity",
             "share of texts and conversations with transformers' token ids",
@@ -282,9 +311,11 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         ),
         "question_accuracy": Metric(
             "Questions answered right", "share", "higher", "parity",
-            "share of the questions of --tasks; PyTorch's is the checkpoint's",
+            "share of the questions of --tasks; PyTorch's is the checkpoint's, the original's "
+            "is the uncompressed model's",
             lambda target: accuracy(target.questions),
             lambda target, _speed: accuracy(target.reference_questions),
+            lambda target: accuracy(target.original_questions),
         ),
         "console_errors": Metric(
             "Console errors", "messages", "lower", "health",

@@ -38,7 +38,8 @@ def judge_report(
 
     Args:
         path: the report, which is replaced by the judged one.
-        budget: the limits; without them the comparison's own (5 % on sizes and times).
+        budget: the limits; without them the comparison's own (5 % on sizes and times), and
+            without a baseline the default ones.
         targets: every target there is; those of the report may be limited, too.
         baseline: an earlier report, for limits on regressions.
 
@@ -51,12 +52,15 @@ def judge_report(
             budget cannot be judged.
         NotComparable, NothingShared: the baseline was measured in another environment.
     """
-    from browser_harness.judge import check_budget, comparison_budget, judge
+    from browser_harness.judge import check_budget, comparison_budget, default_budget, judge
     from manifests.budget import Budget
     from manifests.report import Report
 
     report = Report.load(path)
-    limits = comparison_budget(report) if budget is None else Budget.load(budget)
+    if budget is not None:
+        limits = Budget.load(budget)
+    else:
+        limits = default_budget(report) if baseline is None else comparison_budget(report)
     check_budget(limits, targets | report.targets.keys())
     verdict = judge(report, limits, None if baseline is None else Report.load(baseline))
     judged = report.model_copy(update={"verdict": verdict})
@@ -109,7 +113,9 @@ def _annotates(choice: str, environment: Mapping[str, str]) -> bool:
 @click.command()
 @click.argument("report", type=_PATH)
 @click.option(
-    "--budget", type=_PATH, help="The limits, e.g. budget.toml; optional with --baseline."
+    "--budget",
+    type=_PATH,
+    help="The limits, e.g. budget.toml; without it and --baseline, docs/budget.md's defaults.",
 )
 @click.option("--baseline", type=_PATH, help="An earlier report, which this one is compared with.")
 @click.option("--html", type=_PATH, help="Write the report as one page that opens offline.")
@@ -160,8 +166,6 @@ def gate(
     if init:
         console.show(*_propose(report, budget, headroom))
         return
-    if budget is None and baseline is None:
-        raise click.UsageError("give --budget, --baseline or both; --init proposes a budget")
     from browser_harness.judge import exit_status
     from browser_harness.report import annotate, render
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from browser_harness.judge.accuracy import accuracy, accuracy_interval
 from browser_harness.judge.figures import figure as judged_figure
 from browser_harness.judge.figures import noise
 from browser_harness.judge.intervals import CONFIDENCE
-from browser_harness.judge.metrics import METRICS
+from browser_harness.judge.metrics import METRICS, perplexity_ratio
 from browser_harness.judge.statistics import Summary, judged, per_second, summarise
 from browser_harness.judge.units import show, show_round
+from manifests.agreement import Agreement
 from manifests.questions import Answers
 from manifests.reference import Speed
-from manifests.report import Check, Failure, Report, TargetReport
+from manifests.report import Check, Failure, Parity, Report, TargetReport
 
 #: What stands where there is no figure.
 NONE = "–"
 DECODE = "decode_tokens_per_second"
+
+
+#: What is lost on the way from the original weights to the browser, step by step.
+LOSSES: MappingProxyType[str, Callable[[Parity], Agreement | None]] = MappingProxyType(
+    {
+        "Compression": lambda parity: parity.compression,
+        "Export": lambda parity: parity.export,
+        "Runtime": lambda parity: parity.runtime,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,20 @@ def decode_interval(target: TargetReport) -> str:
         return NONE
     low, high = (show(end, "tokens/s") for end in (interval.low, interval.high))
     return f"{low.removesuffix(' tok/s')}–{high}"
+
+
+def loss(parity: Parity | None, name: str) -> str:
+    """A loss of :data:`LOSSES` in one cell: top-1, KL divergence, perplexity ratio."""
+    agreement = None if parity is None else LOSSES[name](parity)
+    if agreement is None:
+        return NONE
+    ratio = perplexity_ratio(agreement)
+    cells = [
+        show(agreement.top1, "share"),
+        show(agreement.kl_mean, "nats"),
+        NONE if ratio is None else f"× {show(ratio, 'ratio')}",
+    ]
+    return ", ".join(cells)
 
 
 def noise_floor(target: TargetReport) -> str:
@@ -157,6 +183,8 @@ def limit(check: Check) -> str:
     sign = {"min": "≥", "max": "≤"}[check.bound]
     if check.of == "reference":
         return f"{which}{sign} {check.limit:g} × PyTorch"
+    if check.of == "original":
+        return f"{which}{sign} {check.limit:g} × original"
     return f"{which}{sign} {show_round(check.limit, METRICS[check.metric].unit)}"
 
 
@@ -198,6 +226,15 @@ def glance(report: Report) -> Glance:
     rows.append(_row(f"Decode, {CONFIDENCE:.0%} interval of the median", known, speed, ""))
     floors = [noise_floor(t) for t in targets]
     rows.append(_row("Decode, noise floor (A/A)", floors, speed, ""))
+    rows += [
+        _row(
+            f"{name} loss: top-1, KL, perplexity",
+            [loss(t.parity, name) for t in targets],
+            speed,
+            "",
+        )
+        for name in LOSSES
+    ]
     right = [answered(t.questions) for t in targets]
     torch = next((t.reference_questions for t in targets if t.reference_questions), None)
     label = f"Questions answered right ({CONFIDENCE:.0%} interval)"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.reference.prompts import GreedyPrompt
-from manifests.agreement import Agreement, AgreementBuilder
+from manifests.agreement import Agreement, AgreementBuilder, log_softmax
 from manifests.progress import Progress
 from manifests.reference import Greedy, ScoredText
 
@@ -56,6 +56,13 @@ def continue_greedily(model: Any, prompt: GreedyPrompt, tokens: int, end: Iterab
         runners_up=tuple(runners_up),
         margins=tuple(margins),
     )
+
+
+def nll(text: ScoredText, logits: NDArray[np.float32]) -> tuple[float, ...]:
+    """Nats of each token of ``text`` after the first."""
+    following = np.array(text.ids[1:], dtype=np.int64)
+    chances = log_softmax(logits[: len(following)])
+    return tuple((-chances[np.arange(len(following)), following]).tolist())
 
 
 def compare(texts: tuple[ScoredText, ...], reference: Logits, measured: Logits) -> Agreement:

@@ -19,6 +19,18 @@ class CheckpointMismatch(BadInput):
         )
 
 
+class OriginalMismatch(BadInput):
+    """The checkpoint was not compressed from this model."""
+
+    code = "original-mismatch"
+
+    def __init__(self, original: Path, reason: str) -> None:
+        super().__init__(
+            f"{original}: not what the checkpoint was compressed from: {reason}",
+            "give the model that it was made of, with the tokenizer that it had then",
+        )
+
+
 class LedgerMismatch(BadInput):
     """A row of the bundle's ledger contradicts its shards or the architecture."""
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from exporter.checkpoint import open_checkpoint
-from exporter.reference.answers import Logits, compare, continue_greedily, score
+from exporter.reference.answers import Logits, compare, continue_greedily, nll, score
 from exporter.reference.errors import CheckpointMismatch
 from exporter.reference.model import (
     DeviceChoice,
@@ -22,6 +22,7 @@ from exporter.reference.model import (
     memory_errors_named,
 )
 from exporter.reference.models import Models, models_of
+from exporter.reference.original import Uncompressed
 from exporter.reference.prompts import Prompts, open_tokenizer, tokenise
 from exporter.reference.questions import ask
 from exporter.reference.speed import PeakMemory, measure_pace
@@ -32,7 +33,7 @@ from manifests.machine import cpu_name
 from manifests.progress import Progress, silent
 from manifests.questions import Answers as QuestionAnswers
 from manifests.questions import Questions
-from manifests.reference import Answers, Device, Greedy, Reference, Speed
+from manifests.reference import Answers, Device, Greedy, Original, Reference, Speed
 
 PROMPT_LENGTHS = (16, 64, 256)
 GREEDY_TOKENS = 32
@@ -48,6 +49,7 @@ def make_reference(
     adapter: Path | None = None,
     suite: Path = SUITE,
     tasks: Path | None = None,
+    original: Path | None = None,
     repetitions: int = 3,
     decode_tokens: int = 32,
     progress: Progress = silent,
@@ -67,6 +69,7 @@ def make_reference(
         suite: the texts, see :class:`exporter.reference.suite.Suite`.
         tasks: a file of questions with choices that the checkpoint is asked, see
             :mod:`manifests.questions`.
+        original: the uncompressed model; what compression cost is told then.
         repetitions: timed rounds, after one that warms up.
         decode_tokens: timed tokens after the first, per round.
         progress: told of each phase.
@@ -74,6 +77,7 @@ def make_reference(
     Raises:
         CheckpointMismatch: the bundle was made from another checkpoint.
         LedgerMismatch: the bundle contradicts itself.
+        OriginalMismatch: ``original`` speaks other tokens.
         NoCuda, OutOfMemory: this machine cannot do it.
         QuestionInvalid: ``tasks`` holds a row that is no question.
         BadInput: the checkpoint, the bundle or the suite is damaged or cannot be read.
@@ -87,7 +91,12 @@ def make_reference(
         raise CheckpointMismatch(checkpoint, bundle)
     models = models_of(checkpoint, opened, device, adapter)
     where = models.device
-    prompts = tokenise(checkpoint, texts, manifest.model.context_length)
+    context = manifest.model.context_length
+    prompts = tokenise(checkpoint, texts, context)
+    uncompressed = None
+    if original is not None:
+        uncompressed = Uncompressed.open(original, prompts, texts, manifest.model, device)
+    told: Original | None = None
     answers: dict[str, Answers] = {}
     logits: Logits = {}
     with memory_errors_named(checkpoint, where):
@@ -96,7 +105,7 @@ def make_reference(
             checkpoint,
             prompts,
             questions,
-            manifest.model.context_length,
+            context,
             repetitions=repetitions,
             decode_tokens=decode_tokens,
             progress=progress,
@@ -109,9 +118,13 @@ def make_reference(
                 logits={text: f"{name}.{text}" for text in measured},
                 greedy=_continue(model, prompts, manifest, f"continue {name} in PyTorch", progress),
                 export_loss=compare(prompts.scored, expected, measured),
+                nll={text.name: nll(text, measured[text.name]) for text in prompts.scored},
             )
             logits |= {f"{name}.{text}": values for text, values in measured.items()}
             del model
+            _release_memory(where)
+        if uncompressed is not None:
+            told = uncompressed.answer(prompts, expected, questions, context, progress)
             _release_memory(where)
     reference = Reference(
         source_digest=source.digest,
@@ -126,6 +139,7 @@ def make_reference(
         logits_sha256="0" * 64,
         speed=speed,
         questions=answered,
+        original=told,
     )
     return _write(reference, logits, out)
 
