@@ -129,6 +129,8 @@ async def _start(
     try:
         return await playwright.chromium.launch_persistent_context(
             profile,
+            # Elsewhere, what a killed driver leaves would not go with the profile.
+            artifacts_dir=profile,
             executable_path=found.executable,
             headless=headless,
             # The flag is among ours, so that the report tells it.

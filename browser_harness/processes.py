@@ -10,6 +10,7 @@ end, then ends the browser and deletes the folder.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from pathlib import Path
 import psutil
 
 _END_SECONDS = 10.0
+
+#: ``org.chromium.Chromium.XXXXXX``, ``com.google.Chrome.XXXXXX``.
+_SOCKET_FOLDER = re.compile(r"^\.?(?:org\.chromium\.Chromium|com\.google\.Chrome)[\w.]*\.\w{6}$")
 
 
 def find_processes(profile: Path) -> list[psutil.Process]:
@@ -62,15 +66,28 @@ def end_processes(profile: Path) -> bool:
     return True
 
 
-def delete_profile(profile: Path) -> bool:
-    """Delete the folder; tells whether it is gone."""
+def delete_folder(folder: Path) -> bool:
+    """Delete it; tells whether it is gone."""
     deadline = time.monotonic() + _END_SECONDS
-    while profile.exists():
-        shutil.rmtree(profile, ignore_errors=True)
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
+
+
+def socket_folder(profile: Path) -> Path | None:
+    """The folder that a browser on ``profile`` made for its socket, if it was not deleted.
+
+    Chromium's paths to its socket must be short, so it is in the folder for temporary
+    files; a link in the profile names it (chrome/browser/process_singleton_posix.cc).
+    """
+    try:
+        folder = (profile / "SingletonSocket").readlink().parent
+    except OSError:
+        return None  # never made, or ended properly
+    return folder if _SOCKET_FOLDER.search(folder.name) else None
 
 
 def _reap() -> int:
@@ -81,8 +98,12 @@ def _reap() -> int:
         sys.stdout.flush()
         sys.stdin.buffer.read()
     finally:
+        done = end_processes(profile)
+        folder = socket_folder(profile)
         # A browser that is just starting may write again after the first look.
-        done = end_processes(profile) and delete_profile(profile) and end_processes(profile)
+        done = done and delete_folder(profile) and end_processes(profile)
+        if folder is not None:
+            done = delete_folder(folder) and done
     return 0 if done else 1
 
 

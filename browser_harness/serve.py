@@ -169,17 +169,9 @@ class StaticServer:
             raise PortInUse(self._asked_port, error.strerror or str(error)) from None
         self._listener = listener
         self.port: int = listener.getsockname()[1]
-        mounts = [
-            Mount(prefix, _Folder(directory=folder, html=True))
-            for prefix, folder in self._folders.items()
-        ]
-        self._guard = _Guard(
-            Starlette(routes=mounts),
-            frozenset(f"{name}:{self.port}" for name in (LOOPBACK, "localhost")),
-        )
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._guard,
+                self._application(),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -207,6 +199,15 @@ class StaticServer:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
+
+    def _application(self) -> ASGIApp:
+        mounts = [
+            Mount(prefix, _Folder(directory=folder, html=True))
+            for prefix, folder in self._folders.items()
+        ]
+        hosts = frozenset(f"{name}:{self.port}" for name in (LOOPBACK, "localhost"))
+        self._guard = _Guard(Starlette(routes=mounts), hosts)
+        return self._guard
 
     def _stop(self) -> None:
         self._server.should_exit = True

@@ -28,6 +28,7 @@ NEXT_STEPS = {
     "file-missing": _DAMAGED,
     "manifest-invalid": _DAMAGED,
     "seal-broken": _DAMAGED,
+    "server-busy": "try again later: the server was asked three times",
     "size-mismatch": _DAMAGED,
     "truncated": _DAMAGED,
     "quota-exceeded": "free disk space: a browser gives a site a share of what is free",

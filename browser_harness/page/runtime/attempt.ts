@@ -1,4 +1,4 @@
-import { type Gpu, requestAdapter, requestGpu } from "./device.ts";
+import { type Gpu, requestAdapter, requestGpu, throwIfLost } from "./device.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import { findTarget, type Manifest, ORT_MODULE, ORT_WASM, shardsOf, type TargetEntry } from "./manifest.ts";
 import type { Progress } from "./obtain.ts";
@@ -88,7 +88,8 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     const checkMs = performance.now() - checking;
     return { ...opened, files, gpu, threads, check, sessionMs: checking - start, checkMs, release };
   } catch (error) {
-    await release();
+    // ONNX Runtime tells a lost device with reasons that explain nothing.
+    await throwIfLost(gpu).finally(release);
     throw error;
   }
 }

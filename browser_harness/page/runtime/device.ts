@@ -106,6 +106,16 @@ export async function requestGpu(
   };
 }
 
+/**
+ * Tells a failure that only follows from a lost device: whoever uses the device may hear of
+ * the loss before the page does, so that is waited for a moment.
+ *
+ * @throws TabwrightError `device-lost`.
+ */
+export async function throwIfLost(gpu: Gpu | undefined): Promise<void> {
+  if (gpu) await Promise.race([gpu.lost, new Promise((resolve) => setTimeout(resolve, 500))]);
+}
+
 function describe(adapter: GPUAdapter, device: GPUDevice): Adapter {
   const { vendor, architecture, device: name, description, isFallbackAdapter } = adapter.info;
   return {

@@ -23,6 +23,7 @@ export type ErrorCode =
   | "run-failed"
   | "seal-broken"
   | "self-check-failed"
+  | "server-busy"
   | "session-failed"
   | "size-mismatch"
   | "stalled"

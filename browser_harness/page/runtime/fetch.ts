@@ -16,8 +16,9 @@ export class RangeIgnored extends Error {}
  * accepted unless `strict`: the bytes around the range are dropped.
  *
  * @param onReceived told every byte that came over the wire, dropped ones too.
- * @throws RangeIgnored when `strict`, before any byte of the body is read; TabwrightError `file-missing`, `http-error`, `size-mismatch`, `truncated`,
- *   `stalled`, `network` or `aborted`; each names `url`.
+ * @throws RangeIgnored when `strict`, before any byte of the body is read; TabwrightError
+ *   `file-missing`, `server-busy`, `http-error`, `size-mismatch`, `truncated`, `stalled`,
+ *   `network` or `aborted`; each names `url`.
  */
 export async function* fetchRange(
   url: string,
@@ -68,9 +69,14 @@ function firstByte(response: Response, url: string, range: ByteRange): number {
   return range.start;
 }
 
+const MISSING: ReadonlySet<number> = new Set([404, 410]);
+/** What a server or a gateway says when it may do better in a moment (RFC 9110, RFC 6585). */
+const BUSY: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+
 function httpError(response: Response, url: string): TabwrightError {
-  const code = response.status === 404 || response.status === 410 ? "file-missing" : "http-error";
-  return new TabwrightError(code, `${url}: the server answered ${response.status}`);
+  const { status } = response;
+  const code = MISSING.has(status) ? "file-missing" : BUSY.has(status) ? "server-busy" : "http-error";
+  return new TabwrightError(code, `${url}: the server answered ${status}`);
 }
 
 /**

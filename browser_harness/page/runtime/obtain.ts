@@ -11,9 +11,9 @@ const PARALLEL_REQUESTS = 3;
 /** A request asks for so much of a file: one shard then comes over several connections. */
 const SEGMENT_BYTES = 32 << 20;
 const PARALLEL_CHECKS = 4;
-/** Waits before a broken connection is tried again, in milliseconds. */
+/** Waits before a broken connection or a busy server is tried again, in milliseconds. */
 const RETRY_MS: readonly number[] = [250, 1000];
-const BROKEN_CONNECTION: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["network", "truncated"]);
+const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["network", "truncated", "server-busy"]);
 
 export type ProgressPhase = "manifest" | "stored" | "download" | "session" | "check";
 
@@ -162,15 +162,15 @@ export class Obtainer {
     await shared;
   }
 
-  /** Downloads a run; after a broken connection goes on from the first chunk not yet kept. */
+  /** Downloads a run; after a fault that may pass goes on from the first chunk not yet kept. */
   async #download({ file, chunks }: Run, strict: boolean): Promise<void> {
     let kept = 0;
     for (const wait of [...RETRY_MS, undefined]) {
       try {
         return await this.#downloadOnce(file, chunks.slice(kept), strict, () => kept++);
       } catch (error) {
-        const broken = error instanceof TabwrightError && BROKEN_CONNECTION.has(error.code);
-        if (!broken || wait === undefined) throw error;
+        const passing = error instanceof TabwrightError && PASSING.has(error.code);
+        if (!passing || wait === undefined) throw error;
         await new Promise((resolve) => setTimeout(resolve, wait));
       }
     }

@@ -108,6 +108,17 @@ test("a broken connection is taken up where it broke", async () => {
   expect(scene.server.requests.map(({ range }) => range)).toEqual([undefined, "bytes=32-99"]);
 });
 
+test("a busy server is asked again, and refused by its own code when it stays so", async () => {
+  const scene = new Scene();
+  scene.server.statuses = [503, 429];
+  await expectContents(await (await scene.obtainer()).obtain(FILES.slice(0, 1)), 1);
+  expect(scene.server.requests).toHaveLength(3);
+  scene.server.statuses = [503, 503, 503, 503];
+  const loading = (await scene.obtainer({ store: new MemoryStore() })).obtain(FILES.slice(0, 1));
+  await expect(loading).rejects.toMatchObject({ code: "server-busy" });
+  expect(scene.server.requests).toHaveLength(6);
+});
+
 test("a file that always ends early is refused after three attempts", async () => {
   const scene = new Scene();
   scene.server.truncateTo = 5;

@@ -29,6 +29,8 @@ export interface Request {
 export class FakeServer {
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly requests: Request[] = [];
+  /** Answers to the next requests, before any right one. */
+  statuses: number[] = [];
   ignoreRange = false;
   contentRange: string | undefined;
   /** Bodies end with an error after so many bytes, for the next so many requests. */
@@ -55,6 +57,8 @@ export class FakeServer {
     const path = url.slice(BASE.length);
     const range = new Headers(init.headers).get("Range") ?? undefined;
     this.requests.push({ path, range });
+    const status = this.statuses.shift();
+    if (status !== undefined) return new Response("no", { status });
     const file = this.files.get(path);
     if (!file) return new Response("no", { status: 404 });
     const asked = range && !this.ignoreRange ? /^bytes=(\d+)-(\d+)$/.exec(range) : null;

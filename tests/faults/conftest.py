@@ -1,0 +1,37 @@
+"""What the faults share: a small bundle, and a place of their own for temporary files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from browser_harness.plan import PAGE
+from exporter.pipeline import export
+from targets import find_targets
+from tests.faults.catalogue import BOTH
+from tests.faults.leftovers import left_behind, own_temporary_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary() -> Iterator[Path]:
+    with own_temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def nothing_left(temporary: Path) -> Iterator[None]:
+    """Fails the test when it leaves a process, a file or a port behind."""
+    before = left_behind(temporary)
+    yield
+    assert left_behind(temporary) - before == set()
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("out") / "bundle"
+    export(tiny_checkpoint("w4a16-g32"), find_targets(BOTH), out, runtime=PAGE.parent / "bundle")
+    return out
