@@ -72,8 +72,9 @@ _SCORE = """async (tokens) => {
 _FOLLOW = """async ([tokens, lengths]) => {
   const found = [];
   for (const length of lengths) {
-    const options = { maxNewTokens: 1, stopTokens: [] };
-    for await (const { token } of model.generate(tokens.slice(0, length), options)) found.push(token);
+    const prompt = tokens.slice(0, length);
+    const made = model.generate(prompt, { maxNewTokens: 1, stopTokens: [] });
+    for await (const { token } of made) found.push(token);
   }
   return found;
 }"""

@@ -45,7 +45,11 @@ export interface Loop {
    *
    * @throws TabwrightError as {@link tokens} does.
    */
-  probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void>;
+  probe(
+    prompt: readonly number[],
+    rest: readonly number[],
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Probed, void>;
 
   /** Forgets the text. */
   reset(): void;
@@ -85,11 +89,16 @@ export class PlainLoop implements Loop {
     return await this.#forward.step(tokens, 0);
   }
 
-  async *probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void> {
-    const { data } = await this.#prefill(prompt, undefined);
+  async *probe(
+    prompt: readonly number[],
+    rest: readonly number[],
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Probed, void> {
+    const { data } = await this.#prefill(prompt, signal);
     let position = prompt.length - 1;
     yield { position, how: `prefill in steps of ${this.chunk}`, logits: data };
     for (const token of rest) {
+      throwIfAborted(signal);
       const step = await this.#forward.step([token], 1);
       yield { position: ++position, how: "a single token", logits: step.data };
     }

@@ -99,14 +99,19 @@ export class ResidentLoop implements Loop {
     return logits;
   }
 
-  async *probe(prompt: readonly number[], rest: readonly number[]): AsyncGenerator<Probed, void> {
+  async *probe(
+    prompt: readonly number[],
+    rest: readonly number[],
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Probed, void> {
     let position = prompt.length - 1;
     // A step that the context has no room for is never taken.
     for (const chunk of this.#chunks.filter((size) => size <= this.#most)) {
-      await this.#prefill(prompt, undefined, [chunk]);
+      await this.#prefill(prompt, signal, [chunk]);
       yield { position, how: `prefill in steps of ${chunk}`, logits: await this.#resident.readLogits() };
     }
     for (const token of rest) {
+      throwIfAborted(signal);
       this.#resident.choose(token);
       await this.#decode();
       yield { position: ++position, how: "a single token", logits: await this.#resident.readLogits() };

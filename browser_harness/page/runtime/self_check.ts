@@ -1,4 +1,4 @@
-import { reason, TabwrightError, throwIfAborted } from "./errors.ts";
+import { reason, TabwrightError } from "./errors.ts";
 import type { Loop } from "./loop.ts";
 import type { SelfCheck, SelfCheckResult, TopLogits } from "./schema.ts";
 
@@ -47,8 +47,7 @@ export async function compareLogits(
   const found: Deviation[] = [];
   const [prompt, rest] = [check.tokens.slice(0, check.prompt_tokens), check.tokens.slice(check.prompt_tokens)];
   try {
-    for await (const { position, how, logits } of loop.probe(prompt, rest)) {
-      throwIfAborted(signal);
+    for await (const { position, how, logits } of loop.probe(prompt, rest, signal)) {
       const answer = answers.get(position);
       if (answer) found.push({ position, how, error: errorOf(logits, answer) });
     }

@@ -121,7 +121,7 @@ test("who stops reading hears of nothing more, and leaves nothing under way", as
 test("a probe feeds the prompt in every size of step, then token by token", async () => {
   const loop = loopOf(fakeResident(1));
   const seen: [number, string][] = [];
-  for await (const { position, how } of loop.probe(Array(20).fill(5), [7, 8])) seen.push([position, how]);
+  for await (const { position, how } of loop.probe(Array(20).fill(5), [7, 8], undefined)) seen.push([position, how]);
   expect(asked.slice(1)).toEqual([
     "prefill 20 of 64 at 0",
     "prefill 16 of 16 at 0",
@@ -137,6 +137,16 @@ test("a probe feeds the prompt in every size of step, then token by token", asyn
     [20, "a single token"],
     [21, "a single token"],
   ]);
+});
+
+test("a probe stops on request, before its next step", async () => {
+  const controller = new AbortController();
+  const probing = loopOf(fakeResident(1)).probe([5], [7], controller.signal);
+  await probing.next();
+  const steps = asked.length;
+  controller.abort();
+  await expect(probing.next()).rejects.toMatchObject({ code: "aborted" });
+  expect(asked).toHaveLength(steps);
 });
 
 test("the cache grows by what the budget buys, in whole chunks, up to the context", async () => {

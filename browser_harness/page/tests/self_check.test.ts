@@ -63,11 +63,6 @@ test("a target without answers is not compared", async () => {
   expect(await compareLogits(CHECK, "u", loop(...RIGHT), undefined)).toBeUndefined();
 });
 
-test("it stops on request", async () => {
-  const comparing = compareLogits(CHECK, "t", loop(...RIGHT), AbortSignal.abort());
-  await expect(comparing).rejects.toMatchObject({ code: "aborted" });
-});
-
 test.each<[string, unknown]>([
   ["no JSON", undefined],
   ["another version", { ...CHECK, version: 2 }],
