@@ -123,6 +123,14 @@ def test_loads_and_memory_are_measured(name: str, report: Report, bundle: Path) 
     assert target.console == ()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_report_tells_of_the_self_check(name: str, report: Report) -> None:
+    target = report.targets[name]
+    assert target.fallbacks == ()
+    assert target.self_check is not None
+    assert target.self_check.outcome == "passed"
+
+
 def _small_files(bundle: Path) -> list[str]:
     return [file.path for file in read_manifest(bundle).files]
 
