@@ -1,17 +1,16 @@
 import { type Attempting, loopOf, type Opened, openWay } from "./attempt.ts";
-import { isSoftware } from "./device.ts";
+import { isSoftware, requestAdapter } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { fallBack, type Tried } from "./ladder.ts";
 import { findTarget } from "./manifest.ts";
 import { prefillSizes } from "./open_loop.ts";
 import type { Fallback, Way } from "./schema.ts";
-import type { Means, TargetChoice } from "./target.ts";
+import type { TargetChoice } from "./target.ts";
 
 /** What to try first, and what is left if that fails. */
 export interface Plan {
   readonly choice: Pick<TargetChoice, "target" | "others">;
   readonly asked: Tried["asked"];
-  readonly adapter: Means["adapter"];
 }
 
 const TOLD: Readonly<Record<Fallback["step"], string>> = {
@@ -29,7 +28,7 @@ const TOLD: Readonly<Record<Fallback["step"], string>> = {
  *   names those before it.
  */
 export async function openAnyWay(
-  { choice, asked, adapter }: Plan,
+  { choice, asked }: Plan,
   common: Attempting,
   open: typeof openWay = openWay,
 ): Promise<Opened & { readonly way: Way; readonly fallbacks: readonly Fallback[] }> {
@@ -41,7 +40,7 @@ export async function openAnyWay(
       return { ...(await open(way, common)), way, fallbacks };
     } catch (error) {
       if (!(error instanceof TabwrightError)) throw error;
-      const next = fallBack(tried(way, error, { others, asked, adapter }, common), error.message);
+      const next = fallBack(await tried(way, error, { others, asked }, common), error.message);
       if (next === undefined) throw gaveUp(error, fallbacks);
       const taken = wayOf(next.taken, common);
       fallbacks.push({ ...next, taken });
@@ -61,14 +60,15 @@ function wayOf(wanted: Way, { manifest, notes }: Attempting): Way {
   return { ...wanted, loop };
 }
 
-function tried(
+async function tried(
   way: Way,
   { code }: TabwrightError,
-  { others, asked, adapter }: Pick<Tried, "others" | "asked"> & Pick<Plan, "adapter">,
+  { others, asked }: Pick<Tried, "others" | "asked">,
   { manifest }: Attempting,
-): Tried {
+): Promise<Tried> {
   const entry = findTarget(manifest, way.target);
-  const gpu = entry.execution_provider === "webgpu" ? adapter : undefined;
+  // The one that failed has been used up; where none is left, no other way of the GPU's helps.
+  const gpu = entry.execution_provider === "webgpu" ? await requestAdapter().catch(() => undefined) : undefined;
   const optional = [...(gpu?.features ?? [])].some((name) => !entry.features.includes(name));
   return {
     way,

@@ -58,14 +58,15 @@ export async function loadHere(
     throw new TabwrightError("insecure-context", "digests need a secure page: https, or http on localhost");
   }
 
-  const looking = lookAround(requestAdapter());
+  // Who names a target may want nothing of a GPU: then none is woken.
+  const looking = options.target === undefined ? lookAround(requestAdapter()) : undefined;
   const url = new URL(manifestUrl, location.href).href;
   const transport = browserTransport(options.signal);
   const store = await openStore(options.store ?? "opfs", notes);
   onProgress({ phase: "manifest", done: 0, total: 0, file: url });
   const { bytes, manifest, offline } = await readManifest(url, store, transport);
   const means = await looking;
-  const chosen = options.target === undefined ? chooseTarget(manifest, means) : undefined;
+  const chosen = means && chooseTarget(manifest, means);
   const choice = chosen ?? chosenBefore(manifest, options.target as string);
 
   const obtainer = new Obtainer({
@@ -95,7 +96,7 @@ export async function loadHere(
     ...(options.prefillChunk === undefined ? {} : { prefill_chunk: options.prefillChunk }),
   } as const;
   const opened = await store.whileUsing(async () => {
-    const way = await openAnyWay({ choice, asked, adapter: means.adapter }, common);
+    const way = await openAnyWay({ choice, asked }, common);
     try {
       return { ...way, tokenizer: await openTokenizer(manifest, way.files) };
     } catch (error) {

@@ -14,11 +14,15 @@ vi.mock("../runtime/open_loop.ts", () => ({
   prefillSizes: (_loop: string, _software: boolean, wanted: number | undefined) => [wanted ?? 256],
 }));
 
+vi.mock("../runtime/device.ts", () => ({
+  isSoftware: () => false,
+  requestAdapter: async () => ({ features: new Set(["subgroups"]) }),
+}));
+
 const entry = (provider: string) => ({ execution_provider: provider, features: [] });
 const manifest = {
   targets: { f16: entry("webgpu"), f32: entry("webgpu"), cpu: entry("wasm") },
 } as unknown as Manifest;
-const adapter = { info: {}, features: new Set(["subgroups"]) } as unknown as GPUAdapter;
 const OTHERS = [
   { target: "f32", gpu: true },
   { target: "cpu", gpu: false },
@@ -37,7 +41,7 @@ async function climb(fail: (way: Way) => ErrorCode | undefined, plan: Partial<Pl
   };
   const asked = { device_features: "all", loop: "resident" } as const;
   const choice = { target: "f16", others: OTHERS };
-  const result = openAnyWay({ choice, asked, adapter, ...plan }, common, open);
+  const result = openAnyWay({ choice, asked, ...plan }, common, open);
   return { result, tried, notes };
 }
 
