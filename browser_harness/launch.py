@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from playwright.async_api import BrowserContext, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
@@ -19,8 +20,22 @@ from browser_harness.tab import BrowserDied, Tab
 from manifests.errors import EnvironmentProblem
 from manifests.report import Browser
 
+_DRIVER_SECONDS = 30.0
 _LAUNCH_SECONDS = 60.0
-_CLOSE_SECONDS = 10.0
+#: A page in a loop cannot be closed.  The reaper ends in moments what is left after this.
+_CLOSE_SECONDS = 2.0
+
+
+class DriverFailed(EnvironmentProblem):
+    """Playwright's driver, which stands between us and the browser, does not start."""
+
+    code = "driver-failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"Playwright's driver does not start: {reason}",
+            "run 'playwright --version' to see why, or install the package again",
+        )
 
 
 class BrowserFailed(EnvironmentProblem):
@@ -64,14 +79,34 @@ class Session:
 
 @asynccontextmanager
 async def driver() -> AsyncIterator[Playwright]:
-    """Playwright's driver process, ended within a deadline however its work ends."""
+    """Playwright's driver process, ended within a deadline however its work ends.
+
+    Raises:
+        DriverFailed: it does not start.
+    """
     asyncio.get_running_loop().set_exception_handler(_drop_abandoned)
     manager = async_playwright()
-    playwright = await manager.start()
+    others = _drivers()
+    try:
+        async with asyncio.timeout(_DRIVER_SECONDS):
+            playwright = await manager.start()
+    except TimeoutError:
+        for hung in _drivers() - others:
+            hung.kill()
+            hung.wait()
+        raise DriverFailed(f"no answer within {_DRIVER_SECONDS:g} s") from None
+    # What a driver that ends at once raises is a bare Exception.
+    except Exception as error:  # noqa: BLE001
+        raise DriverFailed(str(error)) from None
     try:
         yield playwright
     finally:
         await _within(_CLOSE_SECONDS, playwright.stop())
+
+
+def _drivers() -> set[psutil.Process]:
+    """The drivers that this process has started."""
+    return {child for child in psutil.Process().children() if "run-driver" in child.cmdline()}
 
 
 @asynccontextmanager

@@ -84,7 +84,8 @@ def measure(
         QuestionInvalid: ``tasks`` holds a row that is no question.
         ReferenceMismatch: the reference was made for something else, or answers other
             questions.
-        TargetAbsent, PageNotBuilt, BrowserMissing, AdapterMissing: it cannot be started.
+        TargetAbsent, PageNotBuilt, DriverFailed, BrowserMissing, AdapterMissing: it cannot
+            be started.
         BrowserFailed, ProfileFailed: the browser fails with the adapter that was named.
     """
     chosen = options or Options()
@@ -139,20 +140,24 @@ async def _measure(
     async with driver() as playwright:
         on_gpu = any(manifest.targets[n].execution_provider == "webgpu" for n in names)
         adapter = await settle(playwright, options, on_gpu=on_gpu)
-        with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
-            for name in names:
-                job = _job(manifest, name, reference, adapter, options, questions)
-                try:
-                    async with launch(
+    with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
+        for name in names:
+            job = _job(manifest, name, reference, adapter, options, questions)
+            try:
+                # A driver that dies costs its own target only.
+                async with (
+                    driver() as playwright,
+                    launch(
                         playwright,
                         executable=options.browser,
                         adapter=adapter,
                         headless=options.headless,
-                    ) as session:
-                        browser = session.browser
-                        measured[name] = await measure_target(session, site, job, progress)
-                except TabwrightError as error:
-                    measured[name] = _after(measured.get(name), job, error)
+                    ) as session,
+                ):
+                    browser = session.browser
+                    measured[name] = await measure_target(session, site, job, progress)
+            except TabwrightError as error:
+                measured[name] = _after(measured.get(name), job, error)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tools=_versions(),
@@ -207,6 +212,7 @@ def _job(
         plan=options.plan_for(adapter, on_gpu=on_gpu),
         threads=options.threads,
         questions=questions,
+        adapter=adapter if on_gpu else "none",
     )
 
 

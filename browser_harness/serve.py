@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,6 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from manifests.errors import EnvironmentProblem
 
@@ -140,6 +142,21 @@ class _Guard:
         return None
 
 
+class _Protocol(H11Protocol):
+    """Sends the headers of every answer also with the one to what is no HTTP."""
+
+    def send_400_response(self, msg: str) -> None:
+        headers = {"Content-Type": "text/plain", "Connection": "close", **HEADERS}
+        answer = (
+            h11.Response(status_code=400, headers=list(headers.items()), reason="Bad Request"),
+            h11.Data(data=f"{msg}\n".encode()),
+            h11.EndOfMessage(),
+        )
+        for event in answer:
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
 class StaticServer:
     """Serves folders on the loopback interface from a background thread.
 
@@ -172,6 +189,7 @@ class StaticServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application(),
+                http=_Protocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

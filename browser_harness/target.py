@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from browser_harness.adapters import AdapterMissing
 from browser_harness.answers import OpenReference
+from browser_harness.flags import AdapterKind
 from browser_harness.launch import Session
 from browser_harness.loads import Bench, Loaded, leave, load
 from browser_harness.parity import check_chats, check_greedy, check_tokens, judge_greedy, score
@@ -68,6 +70,7 @@ class Job:
         plan: how much.
         threads: WASM threads.
         questions: what is asked besides.
+        adapter: the WebGPU adapter that was settled on; ``none`` for a target without one.
     """
 
     manifest: Manifest
@@ -76,6 +79,7 @@ class Job:
     plan: Plan
     threads: int
     questions: Questions | None = None
+    adapter: AdapterKind = "none"
 
     @property
     def weights(self) -> str:
@@ -134,6 +138,9 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     findings.loaded = loaded.result
     findings.cold.append(loaded.sample)
     _note(job, loaded.result, findings)
+    if job.adapter == "hardware" and loaded.result.software:
+        # Chromium gives a page its software adapter once the GPU has failed too often.
+        raise AdapterMissing("hardware")
     lengths, tokens = _fit(job, findings)
     sampling = Sampling(plan)
     visit = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import uvicorn
 
+from browser_harness import serve
 from browser_harness.serve import PortInUse, ServerStuck, StaticServer
 
 WEIGHTS = bytes(range(256)) * 1024
@@ -24,8 +25,11 @@ def site(tmp_path: Path) -> Path:
     (bundle / "a.mjs").write_text("export const a = 1;\n")
     (bundle / "a.wasm").write_bytes(b"\0asm\1\0\0\0")
     (bundle / "onnx" / "model_q4.onnx_data").write_bytes(WEIGHTS)
+    (bundle / "folder").mkdir()
+    (bundle / "folder" / "index.html").write_text("<!doctype html>")
     (tmp_path / "secret.txt").write_text("secret")
     (bundle / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (bundle / "linked").symlink_to(tmp_path)
     return tmp_path
 
 
@@ -67,9 +71,7 @@ def test_media_types(server: StaticServer, path: str, media_type: str) -> None:
     assert headers["content-type"].split(";")[0] == media_type
 
 
-@pytest.mark.parametrize("path", ["/bundle/a.mjs", "/bundle/missing", "/bundle/index.html"])
-def test_isolation_headers_on_every_answer(server: StaticServer, path: str) -> None:
-    _, headers, _ = ask(server, path)
+def assert_isolating(headers: Mapping[str, str]) -> None:
     assert headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["cross-origin-embedder-policy"] == "require-corp"
     assert headers["cross-origin-resource-policy"] == "same-origin"
@@ -77,6 +79,62 @@ def test_isolation_headers_on_every_answer(server: StaticServer, path: str) -> N
     policy = headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "'unsafe-eval'" not in policy
+
+
+@pytest.mark.parametrize(
+    ("expected", "path", "method", "sent"),
+    [
+        (200, "/bundle/a.mjs", "GET", {}),
+        (200, "/bundle/a.mjs", "HEAD", {}),
+        (206, "/bundle/a.mjs", "GET", {"Range": "bytes=0-3"}),
+        (307, "/bundle/folder", "GET", {}),
+        (400, "/bundle/a%00.mjs", "GET", {}),
+        (404, "/bundle/missing", "GET", {}),
+        (405, "/bundle/a.mjs", "POST", {}),
+        (416, "/bundle/a.mjs", "GET", {"Range": "bytes=99999-"}),
+        (421, "/bundle/a.mjs", "GET", {"Host": "evil.example"}),
+    ],
+)
+def test_isolation_headers_on_every_answer(
+    server: StaticServer, expected: int, path: str, method: str, sent: dict[str, str]
+) -> None:
+    status, headers, _ = ask(server, path, method, sent)
+    assert status == expected
+    assert_isolating(headers)
+
+
+def test_isolation_headers_when_the_server_fails(
+    server: StaticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(serve._Folder, "file_response", fails)
+    status, headers, _ = ask(server, "/bundle/a.mjs")
+    assert status == 500
+    assert_isolating(headers)
+
+
+@pytest.mark.parametrize(
+    ("expected", "request_"),
+    [
+        (400, "nonsense"),
+        (400, "GET / HTTP/1.1\r\nHost : 127.0.0.1"),
+        (400, "GET /a.mjs HTTP/1.1"),
+        (421, "GET /a.mjs HTTP/1.0"),
+        (404, "GET http://evil.example/a.mjs HTTP/1.1\r\nHost: {host}\r\nConnection: close"),
+    ],
+    ids=["no HTTP", "a space too many", "no host", "no host in HTTP/1.0", "as to a proxy"],
+)
+def test_what_no_browser_sends(server: StaticServer, expected: int, request_: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        host = f"127.0.0.1:{server.port}"
+        connection.sendall(f"{request_.format(host=host)}\r\n\r\n".encode())
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == expected
+        assert_isolating({name.lower(): value for name, value in response.getheaders()})
+        assert b"export" not in response.read()
 
 
 def test_weights_are_not_cached_and_the_rest_is_revalidated(server: StaticServer) -> None:
@@ -110,10 +168,14 @@ def test_range_beyond_the_end(server: StaticServer) -> None:
         "/bundle/../secret.txt",
         "/bundle/%2e%2e/secret.txt",
         "/bundle/..%2fsecret.txt",
+        "/bundle/%252e%252e/secret.txt",
+        "/bundle/..%5csecret.txt",
+        "/bundle/....//secret.txt",
         "/bundle/onnx/../../secret.txt",
         "/..%2f..%2fetc/passwd",
         "/bundle//etc/passwd",
         "/bundle/link.txt",
+        "/bundle/linked/secret.txt",
     ],
 )
 def test_traversal_is_refused(server: StaticServer, path: str) -> None:

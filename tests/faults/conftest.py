@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from browser_harness.plan import PAGE
+from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from targets import find_targets
+from tests.browser.conftest import FAKE_PAGE
 from tests.faults.catalogue import BOTH
 from tests.faults.leftovers import left_behind, own_temporary_folder
 
@@ -35,3 +37,10 @@ def bundle(
     out = tmp_path_factory.mktemp("out") / "bundle"
     export(tiny_checkpoint("w4a16-g32"), find_targets(BOTH), out, runtime=PAGE.parent / "bundle")
     return out
+
+
+@pytest.fixture
+def site() -> Iterator[StaticServer]:
+    """A server of the page that breaks the harness's contract on demand."""
+    with StaticServer({"/harness": FAKE_PAGE}) as server:
+        yield server

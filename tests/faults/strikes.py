@@ -50,7 +50,7 @@ def kills(kind: str) -> Strike:
     return strike
 
 
-async def kills_driver(_: Blow) -> None:
+def kill_drivers() -> None:
     drivers = [
         child
         for child in psutil.Process().children()
@@ -59,6 +59,10 @@ async def kills_driver(_: Blow) -> None:
     assert drivers
     for each in drivers:
         each.kill()
+
+
+async def kills_driver(_: Blow) -> None:
+    kill_drivers()
 
 
 def runs(expression: str) -> Strike:

@@ -1,0 +1,102 @@
+"""What a tab makes of a page that refuses, throws, complains or is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from browser_harness.launch import driver, launch
+from browser_harness.serve import StaticServer
+from browser_harness.tab import BrowserDied, PageFailure, PageTimeout, PageUnreachable, Tab
+from tests.faults.strikes import kill_drivers
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
+
+PAGE = "tabwrightMeasure"
+
+
+@asynccontextmanager
+async def opened(site: StaticServer) -> AsyncIterator[Tab]:
+    async with (
+        asyncio.timeout(60),
+        driver() as playwright,
+        launch(playwright, adapter="none") as session,
+    ):
+        tab = await session.new_tab()
+        await tab.open(f"{site.url}/harness/index.html", PAGE, seconds=20)
+        yield tab
+
+
+def load(tab: Tab, target: str, seconds: float = 20) -> Awaitable[object]:
+    request = {"target": target, "threads": 1, "manifest_url": "http://127.0.0.1:1/"}
+    return tab.call(PAGE, "load", request, seconds=seconds, doing="loading")
+
+
+def test_a_call_answers(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            assert await tab.call(PAGE, "tokenize", ["ab"], seconds=5, doing="tokenising") == [
+                [ord("a") % 8, ord("b") % 8]
+            ]
+
+    asyncio.run(work())
+
+
+def test_promise_that_never_settles_is_a_timeout(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            with pytest.raises(PageTimeout):
+                await load(tab, "wasm-sleeps", seconds=0.5)
+
+    asyncio.run(work())
+
+
+def test_killed_driver(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            call = asyncio.ensure_future(load(tab, "wasm-sleeps"))
+            await asyncio.sleep(0.2)
+            kill_drivers()
+            with pytest.raises(BrowserDied):
+                await call
+
+    asyncio.run(work())
+
+
+def test_rejection_keeps_the_page_s_code(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            with pytest.raises(PageFailure, match="chunk 3 is not what it was") as caught:
+                await load(tab, "wasm-refuses")
+            assert caught.value.code == "chunk-corrupt"
+            assert "export again" in caught.value.next_step
+            with pytest.raises(PageFailure) as caught:
+                await load(tab, "wasm-untyped")
+            assert caught.value.code == "page-failure"
+
+    asyncio.run(work())
+
+
+def test_console_keeps_errors_only(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            with pytest.raises(PageFailure):
+                await load(tab, "wasm-noisy")
+            assert any(line == "a kernel complained" for line in tab.console)
+            assert not any("not an error" in line for line in tab.console)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("path", ["/harness/missing.html", "/elsewhere"])
+def test_page_that_is_not_there(site: StaticServer, path: str) -> None:
+    async def work() -> None:
+        async with driver() as playwright, launch(playwright, adapter="none") as session:
+            tab = await session.new_tab()
+            with pytest.raises(PageUnreachable, match="404"):
+                await tab.open(site.url + path, PAGE, seconds=5)
+
+    asyncio.run(work())
