@@ -23,6 +23,7 @@ import click
 
 from manifests.errors import (
     EXIT_ENVIRONMENT,
+    EXIT_GATE_FAILED,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Entry] = {
     "lm-eval": Entry(
         "browser_harness.evaluation.commands:lm_eval", "Run lm-evaluation-harness on a bundle."
     ),
+    "diagnose": Entry("tabwright:diagnose", "Name the first tensor that a browser gets wrong."),
     "gate": Entry("browser_harness.judging.commands:gate", "Judge a report by a budget."),
     "compare": Entry(
         "browser_harness.judging.commands:compare", "Show several reports side by side."
@@ -395,6 +397,68 @@ def run(
     judging.write_views(judged, html=html, junit=junit)
     front.show(judged, render(judged))
     context.exit(exit_status(verdict))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), required=True, help="What it was made from."
+)
+@click.option("--target", help="A target of the bundle.  [default: the first]")
+@click.option("--lora", type=click.Path(path_type=Path), metavar="FOLDER", help="As for 'export'.")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Relative deviation allowed.")
+@click.option(
+    "--adapter",
+    type=click.Choice(["auto", "hardware", "software"]),
+    default="auto",
+    show_default=True,
+    help="The WebGPU adapter; auto takes hardware where there is some.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where PyTorch runs; auto takes CUDA where there is one.",
+)
+@click.option("--browser", type=click.Path(path_type=Path), help="The browser's executable.")
+@click.pass_context
+def diagnose(
+    context: click.Context,
+    *,
+    bundle: Path,
+    checkpoint: Path,
+    target: str | None,
+    lora: Path | None,
+    tolerance: float | None,
+    adapter: AdapterChoice,
+    device: DeviceChoice,
+    browser: Path | None,
+) -> None:
+    """Name the first tensor that a browser gets wrong.
+
+    Compares hidden states between PyTorch and the browser, layer by layer, then tensor by
+    tensor in the first layer that leaves the tolerance.  Exit status: 0 when none does,
+    1 when one is named.
+    """
+    from browser_harness import commands as harness
+    from exporter.diagnose.bisect import diagnose as bisect
+    from exporter.diagnose.view import diagnosis_view
+    from manifests.bundle import read_manifest
+
+    front = context.ensure_object(Front)
+    found = bisect(
+        bundle,
+        checkpoint,
+        target or next(iter(read_manifest(bundle).targets)),
+        harness.inside(bundle, target, adapter=adapter, browser=browser),
+        adapter=lora,
+        device=device,
+        tolerance=tolerance,
+        progress=front.progress,
+    )
+    front.show(found, diagnosis_view(found))
+    context.exit(EXIT_OK if found.first is None else EXIT_GATE_FAILED)
 
 
 def _check_free(files: Iterable[Path], *, force: bool) -> None:

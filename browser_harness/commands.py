@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ from manifests.console import Console
 from manifests.errors import EXIT_ENVIRONMENT
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from browser_harness.flags import AdapterChoice
     from manifests.progress import Progress
     from manifests.report import Report
@@ -72,6 +77,28 @@ def check_environment(*, adapter: AdapterChoice, browser: Path | None, on_gpu: b
     from browser_harness.plan import Options
 
     measure.check_environment(Options(browser=browser, adapter=adapter), on_gpu=on_gpu)
+
+
+def inside(
+    bundle: Path, target: str | None, *, adapter: AdapterChoice, browser: Path | None
+) -> Callable[[Path, str, Sequence[int]], NDArray[np.float32]]:
+    """What reads a copy of ``bundle`` whose graph shows what is inside it.
+
+    Raises:
+        TargetAbsent, PageNotBuilt, BrowserMissing, AdapterMissing: it could not be started.
+    """
+    from browser_harness.inside import read_rows
+    from browser_harness.measure import require_target
+    from browser_harness.plan import Options
+    from manifests.bundle import read_manifest
+
+    manifest = read_manifest(bundle)
+    if target is not None:
+        require_target(bundle, manifest, target)
+    entries = [manifest.targets[target]] if target else list(manifest.targets.values())[:1]
+    on_gpu = any(entry.execution_provider == "webgpu" for entry in entries)
+    check_environment(adapter=adapter, browser=browser, on_gpu=on_gpu)
+    return partial(read_rows, options=Options(browser=browser, adapter=adapter))
 
 
 @click.command()

@@ -24,6 +24,7 @@ from manifests import page
 from manifests.base import Schema
 from manifests.budget import Budget
 from manifests.bundle import Manifest
+from manifests.diagnosis import Diagnosis
 from manifests.history import Entry
 from manifests.reference import Reference
 from manifests.report import Report
@@ -49,6 +50,7 @@ JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
     "report": (Report,),
     "budget": (Budget,),
     "history": (Entry,),
+    "diagnosis": (Diagnosis,),
     "page": PAGE_MESSAGES,
 }
 #: The runtime returns its load timings and adapter as the harness will report

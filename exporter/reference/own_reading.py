@@ -28,11 +28,12 @@ def fill(model: Any, checkpoint: Path, adapter: Path | None = None) -> Any:
     parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     for weight in open_checkpoint(checkpoint, adapter).select(shapes):
-        parameters[weight.name].data.copy_(torch.from_numpy(_floats(weight)))
+        parameters[weight.name].data.copy_(torch.from_numpy(floats(weight)))
     return model
 
 
-def _floats(weight: Dense | Packed) -> Floats:
+def floats(weight: Dense | Packed) -> Floats:
+    """The values of ``weight``, as our own reading of its format has them."""
     if isinstance(weight, Dense):
         return weight.values()
     codes = weight.codes(0, weight.shape[0])
