@@ -36,13 +36,20 @@ await build({ ...common, entryPoints: ["runtime/index.ts"], outfile: join(bundle
 // import map, which a server's content security policy may forbid.
 await build({ ...common, entryPoints: ["chat/chat.ts"], outfile: join(bundle, "runtime/chat.js") });
 await build({ ...common, entryPoints: ["chat/chat.css"], outfile: join(bundle, "runtime/chat.css") });
+await build({
+  ...common,
+  entryPoints: ["engine/xgrammar.ts"],
+  outfile: join(bundle, "runtime/xgrammar.js"),
+  // Node's, in a branch that no browser takes.
+  external: ["module", "url"],
+});
 await build({ ...common, entryPoints: ["worker/sw.ts"], outfile: join(bundle, "sw.js"), format: "iife" });
 await build({ ...common, entryPoints: ["measure/measure.ts"], outfile: join(dist, "measure/measure.js") });
 await copyFile(join(here, "measure/index.html"), join(dist, "measure/index.html"));
 for (const name of ORT_FILES) await copyFile(join(ortDist, name), join(bundle, "runtime", name));
 await writeFile(join(bundle, "index.html"), await pinnedPage());
 
-const shipped = [...pageFiles, ...ORT_FILES.map((name) => `runtime/${name}`)].sort().join();
+const shipped = [...pageFiles, "runtime/xgrammar.js", ...ORT_FILES.map((name) => `runtime/${name}`)].sort().join();
 const written = (await readdir(bundle, { recursive: true, withFileTypes: true }))
   .filter((entry) => entry.isFile())
   .map((entry) => relative(bundle, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));

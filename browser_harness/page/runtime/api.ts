@@ -1,3 +1,4 @@
+import type { JsonSchema } from "./grammar.ts";
 import type { LoopKind } from "./open_loop.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { Adapter, Fallback, LoadTimings, Model as ModelFacts, SelfCheckResult } from "./schema.ts";
@@ -12,6 +13,15 @@ export interface GenerateOptions extends SamplingOptions {
   readonly maxNewTokens?: number;
   /** Default: the model's own end tokens. An empty list never stops early. */
   readonly stopTokens?: readonly number[];
+  /** Texts that end the answer; neither they nor what follows is given. Not beside a schema. */
+  readonly stop?: string | readonly string[];
+  /**
+   * Every answer that a stop token ends is JSON that fits this; see docs/schemas.md for the
+   * keywords. Each token is then waited for, also by the loop that stays on the GPU.
+   */
+  readonly schema?: JsonSchema;
+  /** Tells how likely each token was, and so many of the most likely ones there; 0 for itself alone. */
+  readonly logprobs?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -20,6 +30,9 @@ export interface GeneratedToken {
   readonly token: number;
   readonly text: string;
   readonly atMs: number;
+  /** Where `logprobs` was asked for: by the model's own logits, before sampling and schema. */
+  readonly logprob?: number;
+  readonly top?: readonly Choice[];
 }
 
 /** Logits of positions `start`..., float32 [rows, vocabulary]. */
@@ -91,10 +104,10 @@ export interface Model {
 
   /**
    * Continues `prompt`, greedily unless a temperature is given, and returns why it ended.
-   * The token that stops the text is not yielded.
+   * Neither the token that stops the text nor anything of a text in `stop` is yielded.
    *
    * @throws TabwrightError `bad-input`, `context-full` when the prompt leaves no room,
-   *   `aborted`, `busy`, `run-failed`, `device-lost`, `worker-failed`, and what
+   *   `aborted`, `busy`, `schema-unsupported`, `run-failed`, `device-lost`, `worker-failed`, and what
    *   {@link render} throws.
    */
   generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<GeneratedToken, FinishReason>;

@@ -91,7 +91,10 @@ export class Calls {
     result.catch(() => undefined); // Heard below, unless nobody listens any more.
     try {
       for (;;) {
-        for (let item = items.shift(); item !== undefined; item = items.shift()) yield item;
+        for (let item = items.shift(); item !== undefined; item = items.shift()) {
+          throwIfAborted(signal);
+          yield item;
+        }
         if (ended) return await result;
         await new Promise<void>((resolve) => (wake = resolve));
       }

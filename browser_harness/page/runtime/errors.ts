@@ -21,6 +21,7 @@ export type ErrorCode =
   | "network"
   | "quota-exceeded"
   | "run-failed"
+  | "schema-unsupported"
   | "seal-broken"
   | "self-check-failed"
   | "server-busy"

@@ -25,6 +25,7 @@ struct Progress { drawn: u32 }
 @group(0) @binding(2) var<storage, read_write> progress: Progress;
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>;
 @group(0) @binding(4) var<storage, read_write> next: array<u32>;
+@group(0) @binding(5) var<storage, read> allowed: array<u32>;
 
 const THREADS = ${THREADS}u;
 const DIGITS = 8u;
@@ -35,6 +36,10 @@ var<workgroup> best_value: array<f32, THREADS>;
 var<workgroup> best_token: array<u32, THREADS>;
 var<workgroup> shared_value: f32;
 var<workgroup> shared_key: u32;
+
+fn is_allowed(token: u32) -> bool {
+  return ((allowed[token / 32u] >> (token % 32u)) & 1u) == 1u;
+}
 
 fn scaled(token: u32) -> f32 {
   var value = logits[token];
@@ -104,7 +109,7 @@ fn threshold(thread: u32, highest: f32, by_probability: bool, share: f32, lowest
       let key = key_of(value);
       // At the first level nothing is fixed yet, and a shift by 33 would be by 1.
       let fits = level == 0u || (key >> (shift + 3u)) == prefix;
-      if (fits && key >= lowest) {
+      if (fits && key >= lowest && is_allowed(token)) {
         sums[((key >> shift) & 7u) * THREADS + thread] += weight(value, highest, by_probability);
       }
     }
@@ -149,7 +154,7 @@ fn threshold(thread: u32, highest: f32, by_probability: bool, share: f32, lowest
 fn choose(@builtin(local_invocation_index) thread: u32) {
   var highest = -0x1p+127;
   for (var token = thread; token < settings.vocabulary; token += THREADS) {
-    highest = max(highest, scaled(token));
+    if (is_allowed(token)) { highest = max(highest, scaled(token)); }
   }
   reduce(thread, highest, thread);
   highest = best_value[0];
@@ -168,7 +173,7 @@ fn choose(@builtin(local_invocation_index) thread: u32) {
   var chosen = settings.vocabulary;
   for (var token = thread; token < settings.vocabulary; token += THREADS) {
     let value = scaled(token);
-    if (key_of(value) >= lowest) {
+    if (key_of(value) >= lowest && is_allowed(token)) {
       let drawn = value + settings.noise * noise(stream, token);
       if (chosen == settings.vocabulary || drawn > best) {
         best = drawn;
@@ -196,6 +201,7 @@ export class GpuSampler {
   readonly #settings: GPUBuffer;
   readonly #progress: GPUBuffer;
   readonly #seen: GPUBuffer;
+  readonly #allowed: GPUBuffer;
 
   /**
    * @param logits float32 [vocabulary].
@@ -213,7 +219,8 @@ export class GpuSampler {
     this.#settings = device.createBuffer({ size: 32, usage: USAGE.UNIFORM | USAGE.COPY_DST });
     this.#progress = device.createBuffer({ size: 4, usage: storage });
     this.#seen = device.createBuffer({ size: 4 * Math.ceil(vocabulary / 32), usage: storage });
-    const buffers = [logits, this.#settings, this.#progress, this.#seen, next];
+    this.#allowed = device.createBuffer({ size: this.#seen.size, usage: storage });
+    const buffers = [logits, this.#settings, this.#progress, this.#seen, next, this.#allowed];
     this.#group = device.createBindGroup({
       layout: this.#pipeline.getBindGroupLayout(0),
       entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
@@ -236,6 +243,12 @@ export class GpuSampler {
     this.#device.queue.writeBuffer(this.#settings, 0, settings.buffer);
     this.#device.queue.writeBuffer(this.#progress, 0, Uint32Array.of(0));
     this.#device.queue.writeBuffer(this.#seen, 0, seen);
+    this.allow(new Int32Array(seen.length).fill(-1));
+  }
+
+  /** Considers only the tokens whose bits are set from now on: int32 [ceil(vocabulary / 32)]. */
+  allow(bits: Int32Array<ArrayBuffer>): void {
+    this.#device.queue.writeBuffer(this.#allowed, 0, bits);
   }
 
   /** Appends the choice of one token. */
@@ -248,6 +261,6 @@ export class GpuSampler {
   }
 
   dispose(): void {
-    for (const buffer of [this.#settings, this.#progress, this.#seen]) buffer.destroy();
+    for (const buffer of [this.#settings, this.#progress, this.#seen, this.#allowed]) buffer.destroy();
   }
 }

@@ -15,10 +15,20 @@ export type {
   ScoreOptions,
   TokenLogprob,
 } from "./api.ts";
+export type { JsonSchema } from "./grammar.ts";
 export { type ErrorCode, TabwrightError } from "./errors.ts";
 export { load, type OpenOptions } from "./open.ts";
 export type { Progress, ProgressPhase } from "./obtain.ts";
-export { type ChatCompletion, type ChatCompletionChunk, type ChatRequest, openai, type Usage } from "./openai.ts";
+export {
+  type ChatCompletion,
+  type ChatCompletionChunk,
+  type ChatLogprobs,
+  type ChatTokenLogprob,
+  type Completions,
+  openai,
+  type Usage,
+} from "./openai.ts";
+export type { ChatRequest, ResponseFormat } from "./openai_request.ts";
 export type { Fallback, SelfCheckResult, Way } from "./schema.ts";
 export type { SamplingOptions } from "./sampling.ts";
 export { clearStore } from "./store.ts";

@@ -2,9 +2,19 @@ import type { LoadedFacts, Model } from "./api.ts";
 import { fileAt, type Files } from "./attempt.ts";
 import { openAnyWay } from "./climb.ts";
 import { browserTransport } from "./connection.ts";
+import { Constrainer, importEngine } from "./constraint.ts";
 import { requestAdapter } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
-import { type BundleFile, type Manifest, neededFiles, ORT_MODULE, ORT_WASM, PAGE_FILES, type TargetEntry } from "./manifest.ts";
+import {
+  type BundleFile,
+  GRAMMAR_ENGINE,
+  type Manifest,
+  neededFiles,
+  ORT_MODULE,
+  ORT_WASM,
+  PAGE_FILES,
+  type TargetEntry,
+} from "./manifest.ts";
 import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
 import type { LoopOptions } from "./open_loop.ts";
@@ -133,7 +143,9 @@ export async function loadHere(
       fallbacks: opened.fallbacks,
       selfCheck: check,
     };
-    return new LocalModel(info, opened.tokenizer, loop, opened.release);
+    const startEngine = () => importEngine(fileAt(opened.files, GRAMMAR_ENGINE));
+    const constrainer = new Constrainer(startEngine, opened.tokenizer.vocabulary, manifest.model.vocab_size);
+    return new LocalModel(info, opened.tokenizer, loop, constrainer, opened.release);
   } catch (error) {
     await opened.release();
     throw error;

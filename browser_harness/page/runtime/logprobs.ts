@@ -19,11 +19,16 @@ export async function* logprobsOf(
       const token = tokens[position];
       if (token === undefined) return; // Nothing follows the last position.
       const values = logits.subarray(row * vocabulary, (row + 1) * vocabulary);
-      const total = logSumExp(values);
-      const choice = (id: number): Choice => ({ token: id, logprob: (values[id] as number) - total });
-      yield { position, ...choice(token), top: mostLikely(values, top).map(choice) };
+      yield { position, token, ...logprobIn(values, token, top) };
     }
   }
+}
+
+/** How likely `token` is by one row of logits, and the `top` most likely ones. */
+export function logprobIn(row: Float32Array, token: number, top: number): Omit<TokenLogprob, "position" | "token"> {
+  const total = logSumExp(row);
+  const choice = (id: number): Choice => ({ token: id, logprob: (row[id] as number) - total });
+  return { logprob: choice(token).logprob, top: mostLikely(row, top).map(choice) };
 }
 
 /** The logarithm of the softmax's denominator. */

@@ -1,4 +1,5 @@
 import { breathe } from "./breathe.ts";
+import type { Constraint } from "./constraint.ts";
 import { throwIfAborted } from "./errors.ts";
 import type { Forward, Logits } from "./forward.ts";
 import { makeSampler, type SamplingOptions } from "./sampling.ts";
@@ -9,6 +10,10 @@ export interface Continuation {
   /** How many tokens may be asked for. */
   readonly count: number;
   readonly signal: AbortSignal | undefined;
+  /** What every token must fit, if anything. */
+  readonly constraint?: Constraint | undefined;
+  /** Hears of the logits that a token is chosen from, float32 [vocabulary], before it is given. */
+  readonly onLogits?: ((row: Float32Array) => void) | undefined;
 }
 
 /** Logits that a text came to, and how it was fed to get there. */
@@ -70,13 +75,15 @@ export class PlainLoop implements Loop {
 
   async *tokens(
     ids: readonly number[],
-    { sampling, count, signal }: Continuation,
+    { sampling, count, signal, constraint, onLogits }: Continuation,
   ): AsyncGenerator<number, void> {
     const sample = makeSampler(sampling, ids);
     let logits = await this.#prefill(ids, signal);
     for (let made = 1; made <= count; made++) {
       throwIfAborted(signal);
-      const token = sample(logits.data);
+      const token = sample(logits.data, await constraint?.allowed());
+      constraint?.accept(token);
+      onLogits?.(logits.data);
       yield token;
       if (made === count) return;
       await breathe();

@@ -15,6 +15,9 @@ const PATH = /^[A-Za-z0-9][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9][A-Za-z0-9_.-]*)*$/;
 export const ORT_MODULE = "runtime/ort-wasm-simd-threaded.jspi.mjs";
 export const ORT_WASM = "runtime/ort-wasm-simd-threaded.jspi.wasm";
 
+/** The engine that holds answers to a schema: read when the first is asked for. */
+export const GRAMMAR_ENGINE = "runtime/xgrammar.js";
+
 /**
  * The files that the browser fetches and runs by itself. They are verified at
  * every load and never stored: a stored copy would hide that the served one changed.

@@ -11,9 +11,11 @@ import type {
   TokenLogprob,
 } from "./api.ts";
 import { breathe } from "./breathe.ts";
+import type { Constrainer, HeldConstraint } from "./constraint.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
-import { logprobsOf } from "./logprobs.ts";
+import { logprobIn, logprobsOf } from "./logprobs.ts";
 import type { Loop } from "./loop.ts";
+import { Stops } from "./stops.ts";
 import { IncrementalDecoder } from "./text.ts";
 import type { Message, RenderedChat, Tokenizer } from "./tokenizer.ts";
 
@@ -22,6 +24,7 @@ export class LocalModel implements Model {
   readonly info: LoadedFacts;
   readonly #tokenizer: Tokenizer;
   readonly #loop: Loop;
+  readonly #constrainer: Constrainer;
   readonly #release: () => Promise<void>;
   #state: "idle" | "busy" | "disposed" = "idle";
 
@@ -29,11 +32,13 @@ export class LocalModel implements Model {
     info: LoadedFacts,
     tokenizer: Tokenizer,
     loop: Loop,
+    constrainer: Constrainer,
     release: () => Promise<void>,
   ) {
     this.info = info;
     this.#tokenizer = tokenizer;
     this.#loop = loop;
+    this.#constrainer = constrainer;
     this.#release = release;
   }
 
@@ -42,7 +47,14 @@ export class LocalModel implements Model {
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken, FinishReason> {
     const start = performance.now();
-    const stops = new Set(options.stopTokens ?? this.info.facts.eos_token_ids);
+    const { schema, signal, logprobs } = options;
+    const stopTokens = options.stopTokens ?? this.info.facts.eos_token_ids;
+    const stops = new Set(stopTokens);
+    const held = new Stops<GeneratedToken>([options.stop ?? []].flat());
+    if (schema !== undefined && options.stop !== undefined) {
+      throw new TabwrightError("bad-input", "'stop' would cut what 'schema' makes whole: give one of them");
+    }
+    checkTop(logprobs);
     const ids = this.#checked(this.#ids(prompt));
     const room = this.info.facts.context_length - ids.length;
     if (room < 1) {
@@ -55,17 +67,28 @@ export class LocalModel implements Model {
     const decoder = new IncrementalDecoder((tokens) => this.#tokenizer.decode(tokens));
 
     this.#enter();
+    let constraint: HeldConstraint | undefined;
     try {
-      const continuation = { sampling: options, count, signal: options.signal };
+      if (schema !== undefined) constraint = await this.#constrainer.constrain(schema, stopTokens);
+      let row: Float32Array | undefined;
+      const onLogits = logprobs === undefined ? undefined : (given: Float32Array) => void (row = given);
       let made = 0;
-      for await (const token of this.#loop.tokens(ids, continuation)) {
-        if (stops.has(token)) return "stop";
+      for await (const token of this.#loop.tokens(ids, { sampling: options, count, signal, constraint, onLogits })) {
+        if (stops.has(token)) {
+          yield* untilAborted(held.flush(), signal);
+          return "stop";
+        }
         const last = ++made === count;
         const text = decoder.push(token) + (last ? decoder.flush() : "");
-        yield { token, text, atMs: performance.now() - start };
+        const likely = row === undefined ? {} : logprobIn(row, token, logprobs ?? 0);
+        const { shown, stopped } = held.push({ token, text, atMs: performance.now() - start, ...likely });
+        yield* untilAborted(shown, signal);
+        if (stopped) return "stop";
       }
+      yield* untilAborted(held.flush(), signal);
       return "length";
     } finally {
+      constraint?.dispose();
       this.#leave();
     }
   }
@@ -108,6 +131,7 @@ export class LocalModel implements Model {
     if (this.#state === "busy") throw new TabwrightError("busy", "end the running call before disposing");
     this.#state = "disposed";
     this.#loop.dispose();
+    await this.#constrainer.dispose();
     await this.#release();
   }
 
@@ -141,5 +165,19 @@ export class LocalModel implements Model {
   #leave(): void {
     this.#loop.reset();
     this.#state = "idle";
+  }
+}
+
+function checkTop(count: number | undefined): void {
+  if (count !== undefined && !(Number.isInteger(count) && count >= 0)) {
+    throw new TabwrightError("bad-input", `'logprobs' is ${count}`);
+  }
+}
+
+/** The items, one after the other, until somebody has had enough. */
+function* untilAborted<T>(items: readonly T[], signal: AbortSignal | undefined): Generator<T, void> {
+  for (const item of items) {
+    throwIfAborted(signal);
+    yield item;
   }
 }

@@ -1,28 +1,22 @@
-import type { GenerateOptions, Model } from "./api.ts";
-import { TabwrightError } from "./errors.ts";
+import type { Choice, FinishReason, GeneratedToken, Model } from "./api.ts";
+import { type ChatRequest, checkRequest, optionsOf, wantsLogprobs } from "./openai_request.ts";
 import type { Message } from "./tokenizer.ts";
-
-/** What is understood of a request to OpenAI's chat completions; anything else is refused by name. */
-export interface ChatRequest {
-  readonly messages: readonly Message[];
-  /** Must be the loaded model's name when given. */
-  readonly model?: string;
-  readonly stream?: boolean;
-  readonly stream_options?: { readonly include_usage?: boolean };
-  readonly max_tokens?: number;
-  readonly max_completion_tokens?: number;
-  /** 1 when left out, as there; 0 is greedy. */
-  readonly temperature?: number;
-  readonly top_p?: number;
-  readonly seed?: number;
-  /** Not sent to anyone: ends the answer, as the client library's second argument does. */
-  readonly signal?: AbortSignal;
-}
 
 export interface Usage {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;
+}
+
+/** A token's text, its bytes in UTF-8 (null where it is part of a character), how likely it was. */
+export interface ChatTokenLogprob {
+  readonly token: string;
+  readonly bytes: readonly number[] | null;
+  readonly logprob: number;
+}
+
+export interface ChatLogprobs {
+  readonly content: readonly (ChatTokenLogprob & { readonly top_logprobs: readonly ChatTokenLogprob[] })[];
 }
 
 interface Envelope<Kind extends string, Choice> {
@@ -37,7 +31,12 @@ interface Envelope<Kind extends string, Choice> {
 export interface ChatCompletion
   extends Envelope<
     "chat.completion",
-    { readonly index: 0; readonly message: Message; readonly finish_reason: "stop" | "length" }
+    {
+      readonly index: 0;
+      readonly message: Message;
+      readonly logprobs: ChatLogprobs | null;
+      readonly finish_reason: FinishReason;
+    }
   > {
   readonly usage: Usage;
 }
@@ -48,26 +47,15 @@ export interface ChatCompletionChunk
     {
       readonly index: 0;
       readonly delta: Partial<Message>;
-      readonly finish_reason: "stop" | "length" | null;
+      readonly logprobs: ChatLogprobs | null;
+      readonly finish_reason: FinishReason | null;
     }
   > {
-  readonly usage?: Usage;
+  /** Of the whole answer, in a last chunk without choices; null in those before it. Only when asked for. */
+  readonly usage?: Usage | null;
 }
 
-const KNOWN: ReadonlySet<string> = new Set([
-  "messages",
-  "model",
-  "stream",
-  "stream_options",
-  "max_tokens",
-  "max_completion_tokens",
-  "temperature",
-  "top_p",
-  "seed",
-  "signal",
-] satisfies (keyof ChatRequest)[]);
-
-interface Completions {
+export interface Completions {
   create(request: ChatRequest & { readonly stream: true }): Promise<AsyncGenerator<ChatCompletionChunk, void>>;
   create(request: ChatRequest & { readonly stream?: false }): Promise<ChatCompletion>;
 }
@@ -75,42 +63,34 @@ interface Completions {
 /**
  * `model` in the shape of OpenAI's client: `openai(model).chat.completions.create(...)`.
  *
- * @throws TabwrightError from `create`: `bad-input` naming a field that is not understood,
- *   and what `Model.generate` throws.
+ * @throws TabwrightError from `create`: `bad-input` naming a field or value that is not
+ *   understood, and what `Model.generate` throws.
  */
 export function openai(model: Model): { readonly chat: { readonly completions: Completions } } {
   const create = async (request: ChatRequest) => {
-    check(model, request);
+    checkRequest(model, request);
     const prompt = (await model.render(request.messages)).ids;
     return request.stream ? chunks(model, request, prompt) : await whole(model, request, prompt);
   };
   return { chat: { completions: { create: create as Completions["create"] } } };
 }
 
-function check(model: Model, request: ChatRequest): void {
-  const strange = Object.keys(request).find((field) => !KNOWN.has(field));
-  if (strange !== undefined) throw new TabwrightError("bad-input", `'${strange}' is not understood`);
-  const { name } = model.info.facts;
-  if (request.model !== undefined && request.model !== name) {
-    throw new TabwrightError("bad-input", `the model loaded here is '${name}', not '${request.model}'`);
-  }
-}
-
 async function whole(model: Model, request: ChatRequest, prompt: number[]): Promise<ChatCompletion> {
   let content = "";
-  let count = 0;
+  const made: GeneratedToken[] = [];
   const tokens = model.generate(prompt, optionsOf(request));
   for (;;) {
     const next = await tokens.next();
     if (next.done) {
+      const logprobs = wantsLogprobs(request) ? await logprobsOf(model, made) : null;
       return {
         ...envelope(model, "chat.completion"),
-        choices: [{ index: 0, message: { role: "assistant", content }, finish_reason: next.value }],
-        usage: usageOf(prompt, count),
+        choices: [{ index: 0, message: { role: "assistant", content }, logprobs, finish_reason: next.value }],
+        usage: usageOf(prompt, made.length),
       };
     }
     content += next.value.text;
-    count++;
+    made.push(next.value);
   }
 }
 
@@ -119,11 +99,13 @@ async function* chunks(
   request: ChatRequest,
   prompt: number[],
 ): AsyncGenerator<ChatCompletionChunk, void> {
-  const same = envelope(model, "chat.completion.chunk");
+  const counted = request.stream_options?.include_usage === true;
+  const same = { ...envelope(model, "chat.completion.chunk"), ...(counted ? { usage: null } : {}) };
   const chunk = (
     delta: Partial<Message>,
-    finish_reason: ChatCompletionChunk["choices"][0]["finish_reason"] = null,
-  ): ChatCompletionChunk => ({ ...same, choices: [{ index: 0, delta, finish_reason }] });
+    logprobs: ChatLogprobs | null = null,
+    finish_reason: FinishReason | null = null,
+  ): ChatCompletionChunk => ({ ...same, choices: [{ index: 0, delta, logprobs, finish_reason }] });
   yield chunk({ role: "assistant", content: "" });
   let count = 0;
   const tokens = model.generate(prompt, optionsOf(request));
@@ -131,29 +113,31 @@ async function* chunks(
     for (;;) {
       const next = await tokens.next();
       if (next.done) {
-        yield chunk({}, next.value);
+        yield chunk({}, null, next.value);
         break;
       }
       count++;
+      const { text } = next.value;
+      const logprobs = wantsLogprobs(request) ? await logprobsOf(model, [next.value]) : null;
       // A token may complete no character yet.
-      if (next.value.text !== "") yield chunk({ content: next.value.text });
+      if (text !== "" || logprobs) yield chunk({ content: text }, logprobs);
     }
-    if (request.stream_options?.include_usage) yield { ...same, choices: [], usage: usageOf(prompt, count) };
+    if (counted) yield { ...same, choices: [], usage: usageOf(prompt, count) };
   } finally {
     await tokens.return("length"); // Frees the model when the reader left early.
   }
 }
 
-function optionsOf(request: ChatRequest): GenerateOptions {
-  const { temperature = 1, top_p, seed, signal } = request;
-  const maxNewTokens = request.max_completion_tokens ?? request.max_tokens;
-  return {
-    temperature,
-    signal,
-    ...(maxNewTokens === undefined ? {} : { maxNewTokens }),
-    ...(top_p === undefined ? {} : { topP: top_p }),
-    ...(seed === undefined ? {} : { seed }),
+async function logprobsOf(model: Model, made: readonly GeneratedToken[]): Promise<ChatLogprobs> {
+  const told = async ({ token: id, logprob }: Choice): Promise<ChatTokenLogprob> => {
+    const token = await model.detokenize([id]);
+    return { token, bytes: token.includes("\uFFFD") ? null : [...new TextEncoder().encode(token)], logprob };
   };
+  const content = made.map(async ({ token, logprob = NaN, top = [] }) => ({
+    ...(await told({ token, logprob })),
+    top_logprobs: await Promise.all(top.map(told)),
+  }));
+  return { content: await Promise.all(content) };
 }
 
 function envelope<Kind extends string>(model: Model, object: Kind) {

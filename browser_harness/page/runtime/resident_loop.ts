@@ -59,32 +59,45 @@ export class ResidentLoop implements Loop {
 
   async *tokens(
     ids: readonly number[],
-    { sampling, count, signal }: Continuation,
+    { sampling, count, signal, constraint, onLogits }: Continuation,
   ): AsyncGenerator<number, void> {
     const settings = checkSampling(sampling);
-    const greedy = isGreedy(settings);
-    if (!greedy) this.#sampler.start(settings, ids);
+    const choosing = !isGreedy(settings) || constraint !== undefined;
+    if (choosing) this.#sampler.start(settings, ids);
+    // A token that the page has a say in, or whose logits it wants, is waited for.
+    const ahead = constraint || onLogits ? 1 : AHEAD;
     const choose = (encoder: GPUCommandEncoder) => {
-      if (!greedy) this.#sampler.encode(encoder);
+      if (choosing) this.#sampler.encode(encoder);
     };
     const underWay: Promise<number>[] = [];
-    const read = () => {
+    let failed: { readonly error: unknown } | undefined;
+    const read = async () => {
+      // Found out while the GPU computes the logits that it is for.
+      if (constraint) this.#sampler.allow(await constraint.allowed());
       const token = this.#reader.read(choose);
       token.catch(() => undefined); // It is awaited only when its turn comes.
       underWay.push(token);
     };
     try {
       await this.#prefill(ids, signal);
-      read();
+      await read();
       for (let made = 1; made <= count; made++) {
-        while (underWay.length < AHEAD && this.#length < ids.length + count - 1) {
-          throwIfAborted(signal);
-          await this.#decode();
-          read();
+        try {
+          while (!failed && underWay.length < ahead && this.#length < ids.length + count - 1) {
+            throwIfAborted(signal);
+            await this.#decode();
+            await read();
+          }
+        } catch (error) {
+          failed = { error };
         }
-        const token = await underWay.shift();
+        // Tokens that were on their way before a step failed are as good as any.
+        if (failed && underWay.length === 0) throw failed.error;
+        const token = (await underWay.shift()) as number;
         throwIfAborted(signal);
-        yield token as number;
+        constraint?.accept(token);
+        onLogits?.(await this.#resident.readLogits());
+        yield token;
       }
     } finally {
       // The next text's first step must not overtake them.

@@ -16,8 +16,11 @@ export interface SamplingOptions {
 /** {@link SamplingOptions}, checked and complete. */
 export type Sampling = Required<SamplingOptions>;
 
-/** Picks a token id from one row of logits; it remembers what it picked. */
-export type Sampler = (row: Float32Array) => number;
+/**
+ * Picks a token id from one row of logits; it remembers what it picked. Where `allowed` is
+ * given, a bit for each token, only those whose bit is set are considered.
+ */
+export type Sampler = (row: Float32Array, allowed?: Int32Array) => number;
 
 /** @throws TabwrightError `bad-input` naming the option that is out of range. */
 export function checkSampling(options: SamplingOptions): Sampling {
@@ -45,11 +48,12 @@ export function isGreedy({ temperature, repetitionPenalty }: Sampling): boolean 
  */
 export function makeSampler(options: SamplingOptions, prompt: readonly number[] = []): Sampler {
   const sampling = checkSampling(options);
-  if (isGreedy(sampling)) return argmax;
+  if (isGreedy(sampling)) return (row, allowed) => argmax(among(row, allowed));
   const seen = new Set(prompt);
   let drawn = 0;
-  return (row) => {
-    const token = draw(penalised(row, sampling.repetitionPenalty, seen), sampling, drawn++);
+  return (row, allowed) => {
+    const considered = among(penalised(row, sampling.repetitionPenalty, seen), allowed);
+    const token = draw(considered, sampling, drawn++);
     seen.add(token);
     return token;
   };
@@ -62,6 +66,12 @@ export function argmax(row: ArrayLike<number>): number {
     if ((row[i] as number) > (row[best] as number)) best = i;
   }
   return best;
+}
+
+/** The row with all tokens ruled out but the allowed ones. */
+function among(row: Float32Array, allowed: Int32Array | undefined): Float32Array {
+  if (allowed === undefined) return row;
+  return row.map((logit, token) => (((allowed[token >> 5] as number) >> (token & 31)) & 1 ? logit : -Infinity));
 }
 
 function penalised(row: Float32Array, penalty: number, seen: ReadonlySet<number>): Float32Array {

@@ -3,6 +3,7 @@ import { Tokenizer as JsonTokenizer } from "@huggingface/tokenizers";
 
 import { reason, TabwrightError } from "./errors.ts";
 import { withUnicodeClasses } from "./pretokenizer.ts";
+import { type Vocabulary, vocabularyOf } from "./vocabulary.ts";
 
 export interface Message {
   readonly role: string;
@@ -28,6 +29,8 @@ const SPECIAL_TOKENS = [
 
 /** Text to ids and back, as transformers does it. */
 export class Tokenizer {
+  /** What bytes the tokens stand for, where that is known. */
+  readonly vocabulary: Vocabulary | undefined;
   readonly #tokenizer: JsonTokenizer;
   readonly #template: Template | undefined;
   readonly #specials: Record<string, string>;
@@ -46,6 +49,7 @@ export class Tokenizer {
         { ...parts, pre_tokenizer: withUnicodeClasses(parts.pre_tokenizer) },
         settings,
       );
+      this.vocabulary = vocabularyOf(parts);
       this.#specials = specialTokens(settings);
       this.#template = template === undefined ? undefined : new Template(template);
     } catch (error) {

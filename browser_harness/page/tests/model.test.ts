@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Model } from "../runtime/api.ts";
+import { Constrainer } from "../runtime/constraint.ts";
 import { Forward } from "../runtime/forward.ts";
 import { PlainLoop } from "../runtime/loop.ts";
 import { LocalModel } from "../runtime/model.ts";
@@ -83,7 +84,8 @@ function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>): LocalM
   const forward = new Forward(session as unknown as ort.InferenceSession, STATES, lost);
   const loop = new PlainLoop(forward, chunk);
   const info = { facts: FACTS } as unknown as Model["info"];
-  return new LocalModel(info, tokenizer, loop, async () => undefined);
+  const constrainer = new Constrainer(() => Promise.reject(new Error("no engine here")), undefined, VOCABULARY);
+  return new LocalModel(info, tokenizer, loop, constrainer, async () => undefined);
 }
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {

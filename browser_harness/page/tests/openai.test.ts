@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 
 import type { GenerateOptions, Model } from "../runtime/api.ts";
-import { type ChatRequest, openai } from "../runtime/openai.ts";
+import { openai } from "../runtime/openai.ts";
+import type { ChatRequest } from "../runtime/openai_request.ts";
 
 const MESSAGES = [{ role: "user", content: "hi" }];
 
