@@ -38,12 +38,15 @@ def measure_bundle(
     precision: float | None = None,
     sampling_seconds: float | None = None,
     tasks: Path | None = None,
+    beside: Path | None = None,
+    beside_target: str | None = None,
     progress: Progress,
 ) -> Report:
     """Measure ``targets`` of a bundle, every one where none is named, and write the report.
 
     Without a reference, parity is left out.  ``precision`` and ``sampling_seconds`` go
-    before the full plan's own.
+    before the full plan's own.  Each target is measured in turns with one of ``beside``, too,
+    where that bundle is given.
 
     Raises:
         TabwrightError: whatever :func:`browser_harness.measure.measure` refuses.
@@ -63,6 +66,10 @@ def measure_bundle(
         plans={**PLANS, "full": full},
     )
     report = measure(bundle, reference, targets, options, progress, tasks=tasks)
+    if beside is not None:
+        from browser_harness.beside import add_beside
+
+        report = add_beside(report, bundle, beside, beside_target, options, progress)
     report.save(out)
     return report
 
@@ -145,6 +152,15 @@ def inside(
     metavar="FILE",
     help="Questions with choices to be asked, JSON Lines with ArabicMMLU's or MMLU's columns.",
 )
+@click.option(
+    "--beside",
+    type=_PATH,
+    metavar="BUNDLE",
+    help="Measure decode speed in turns with this one (A B B A), after an A/A run.",
+)
+@click.option(
+    "--beside-target", metavar="NAME", help="Its target.  [default: that of the same name]"
+)
 @click.pass_context
 def measure(
     context: click.Context,
@@ -159,6 +175,8 @@ def measure(
     precision: float | None,
     sampling_seconds: float | None,
     tasks: Path | None,
+    beside: Path | None,
+    beside_target: str | None,
 ) -> None:
     """Run a bundle in a browser.
 
@@ -168,6 +186,8 @@ def measure(
     """
     from browser_harness.report import render
 
+    if beside_target is not None and beside is None:
+        raise click.UsageError("--beside-target goes with --beside")
     console: Console = context.obj
     report = measure_bundle(
         bundle,
@@ -180,6 +200,8 @@ def measure(
         precision=None if precision is None else precision / 100,
         sampling_seconds=sampling_seconds,
         tasks=tasks,
+        beside=beside,
+        beside_target=beside_target,
         progress=console.progress,
     )
     console.show(report, render(report))

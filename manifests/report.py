@@ -158,6 +158,30 @@ class Parity(Schema):
     compression: Agreement | None = None
 
 
+class PagePair(Schema):
+    """Two fresh pages that were there at the same time, each in a browser of its own.
+
+    Their runs took turns, ``first`` beginning: A B B A.
+    """
+
+    first: Literal["old", "new"]
+    old: tuple[DecodeRun, ...]
+    new: tuple[DecodeRun, ...]
+
+
+class Beside(Schema):
+    """A target measured in turns with another one.
+
+    ``noise`` came first: the old one in turns with itself.  ``pairs`` hold what is compared.
+    """
+
+    bundle: str
+    seal: Sha256
+    target: str
+    noise: tuple[PagePair, ...]
+    pairs: tuple[PagePair, ...]
+
+
 class TargetReport(Schema):
     """One target in one browser.  What was measured before a failure is kept.
 
@@ -165,7 +189,8 @@ class TargetReport(Schema):
     files that a load verifies; ``notes`` are the page's and the harness's.
     ``reference_questions`` are PyTorch's answers to the same questions, with the checkpoint,
     and ``original_questions`` with the uncompressed model.  ``fp16_bytes`` is what the
-    model's parameters take at two bytes each.
+    model's parameters take at two bytes each.  ``beside`` is there where another bundle or
+    target was measured in turns with this one.
     """
 
     execution_provider: Literal["webgpu", "wasm"]
@@ -191,6 +216,7 @@ class TargetReport(Schema):
     self_check: SelfCheckResult | None = None
     original_questions: Answers | None = None
     fp16_bytes: int | None = None
+    beside: Beside | None = None
 
 
 class ReferenceSummary(Schema):

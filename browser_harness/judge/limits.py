@@ -8,6 +8,7 @@ from pathlib import Path
 
 from browser_harness.judge.figures import figure
 from browser_harness.judge.metrics import METRICS, Metric
+from browser_harness.judge.paired import DECODE
 from manifests.budget import Budget, Limit
 from manifests.errors import EXIT_USAGE, TabwrightError
 from manifests.report import Report, TargetReport
@@ -159,7 +160,8 @@ def default_budget(report: Report) -> Budget:
     """The budget where none is given: :data:`DEFAULT_BUDGET`, for what ``report`` can hold.
 
     Its limits on other targets are left out, and without a reference those on what only a
-    comparison with PyTorch can tell.
+    comparison with PyTorch can tell.  Where pages took turns, their decode speed may be lower
+    by :data:`ALLOWED_REGRESSION`.
     """
     whole = Budget.load(DEFAULT_BUDGET)
 
@@ -170,8 +172,11 @@ def default_budget(report: Report) -> Budget:
             if report.reference is not None or limit.of != "value" or METRICS[name].kind != "parity"
         }
 
+    defaults = kept(whole.defaults)
+    if any(target.beside is not None for target in report.targets.values()):
+        defaults[DECODE] = Limit(regression=ALLOWED_REGRESSION)
     tables = {name: kept(own) for name, own in whole.limits.items() if name in report.targets}
-    return whole.model_copy(update={"defaults": kept(whole.defaults), "limits": tables})
+    return whole.model_copy(update={"defaults": defaults, "limits": tables})
 
 
 def check_baseline(budget: Budget) -> None:

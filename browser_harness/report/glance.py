@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,12 +11,13 @@ from browser_harness.judge.figures import figure as judged_figure
 from browser_harness.judge.figures import noise
 from browser_harness.judge.intervals import CONFIDENCE
 from browser_harness.judge.metrics import METRICS, perplexity_ratio
+from browser_harness.judge.paired import time_ratio
 from browser_harness.judge.statistics import Summary, judged, per_second, summarise
 from browser_harness.judge.units import show, show_round
 from manifests.agreement import Agreement
 from manifests.questions import Answers
 from manifests.reference import Speed
-from manifests.report import Check, Failure, Parity, Report, TargetReport
+from manifests.report import Check, Failure, PagePair, Parity, Report, TargetReport
 
 #: What stands where there is no figure.
 NONE = "–"
@@ -118,6 +119,15 @@ def noise_floor(target: TargetReport) -> str:
         return NONE
     low, high = found.interval
     return f"× {found.ratio:.3f} ({low:.3f}–{high:.3f})"
+
+
+def in_turns(pairs: Sequence[PagePair]) -> str:
+    """The speed of the new pages over the old ones', with its interval."""
+    found = time_ratio(pairs)
+    if found is None:
+        return NONE
+    low, high = found.interval()
+    return f"× {1 / found.value:.3f} ({1 / high:.3f}–{1 / low:.3f})"
 
 
 def first_token(samples: Iterable[float], prompt_tokens: int) -> str:
@@ -226,6 +236,13 @@ def glance(report: Report) -> Glance:
     rows.append(_row(f"Decode, {CONFIDENCE:.0%} interval of the median", known, speed, ""))
     floors = [noise_floor(t) for t in targets]
     rows.append(_row("Decode, noise floor (A/A)", floors, speed, ""))
+    turns = {
+        "Decode in turns (A B B A)": [
+            in_turns(t.beside.pairs if t.beside else ()) for t in targets
+        ],
+        "Decode, A/A in turns": [in_turns(t.beside.noise if t.beside else ()) for t in targets],
+    }
+    rows += [_row(label, cells, speed, "") for label, cells in turns.items()]
     rows += [
         _row(
             f"{name} loss: top-1, KL, perplexity",

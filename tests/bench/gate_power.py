@@ -1,12 +1,14 @@
 """How often the gate is wrong: false alarms on an unchanged bundle, slowdowns that it misses.
 
-``python -m tests.bench.gate_power collect FOLDER`` measures one bundle again and again, each
-report in a fresh browser, slowed ones spread evenly among the plain.  Slowed, the page waits
-for a known time after every token.  ``judge FOLDER`` hands pairs of reports to the real gate
-and prints a Markdown table.  Collecting can be interrupted and goes on where it was.
+``python -m tests.bench.gate_power collect FOLDER`` measures a bundle in turns with itself
+again and again (``tabwright measure --beside``), each time in two fresh browsers, slowed ones
+spread evenly among the plain.  Slowed, the new page waits for a known time after every token.
+``judge FOLDER`` hands each measurement to the real gate and prints a Markdown table.
+Collecting can be interrupted and goes on where it was.
 
-A pair is two reports that were measured one after the other, the earlier plain.  None are
-shuffled: a machine that drifts must be allowed to fool the gate here, too.
+No page is used in two measurements.  An unchanged one is judged twice, once with old and new
+exchanged: of each, one direction at most can be a false alarm, so that their share is that of
+gates which look one way only.
 """
 
 from __future__ import annotations
@@ -18,27 +20,34 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from itertools import pairwise
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import click
 
+from browser_harness.beside import Side, take_turns
 from browser_harness.judge import judge
+from browser_harness.judge.paired import time_ratio
 from browser_harness.judge.statistics import judged
-from browser_harness.measure import measure
+from browser_harness.machine import describe_machine
 from browser_harness.plan import PAGE, PLANS, Options
+from browser_harness.summary import summarise, target_bytes
 from exporter.pipeline import export
 from manifests.budget import Budget
-from manifests.report import Report
+from manifests.bundle import read_manifest
+from manifests.progress import silent
+from manifests.report import Beside, PagePair, Report, TargetReport
 from targets import TARGETS
-from tests.checkpoints import VARIANTS, write_checkpoint
+from tests.checkpoints import Variant, write_checkpoint
 
 TARGET = "wasm-q4"
 RUNTIME = PAGE.parent / "bundle"
 BUDGET = Budget.model_validate(
     {"limits": {TARGET: {"decode_tokens_per_second": {"regression": 0.05}}}}
 )
+#: A token takes some milliseconds, so that most of it is the model's; a load is soon over.
+MODEL = Variant(hidden=512, intermediate=1536, layers=4, heads=8, kv_heads=4)
 #: The runtime lets the page breathe once per token, by a message to itself: the wait goes there.
 SLOW = """(() => {
   const post = MessagePort.prototype.postMessage;
@@ -61,29 +70,45 @@ def slowed_page(folder: Path, wait_ms: float) -> Path:
     return folder
 
 
-def token_ms(report: Report) -> float:
-    """The median time of a token."""
-    return median(judged(report.targets[TARGET].decode))
-
-
 def _bundle(given: Path | None, scratch: Path) -> Path:
     if given is not None:
         return given
-    checkpoint = write_checkpoint(VARIANTS["w4a16-g32"], scratch / "checkpoint")
+    checkpoint = write_checkpoint(MODEL, scratch / "checkpoint")
     export(checkpoint, (TARGETS[TARGET],), scratch / "bundle", runtime=RUNTIME)
     return scratch / "bundle"
 
 
-def _options(page: Path, seconds: float, tokens: int) -> Options:
-    # Prefill is not judged here, and one length only keeps a report short.
-    plan = replace(
-        PLANS["full"], prefill_lengths=(16,), decode_tokens=tokens, sampling_seconds=seconds
+def _in_turns(bundle: Path, page: Path, pairs: int, tokens: int) -> tuple[PagePair, ...]:
+    plan = replace(PLANS["full"], decode_tokens=tokens)
+    options = Options(adapter="software", threads=1, plans={**PLANS, "full": plan})
+    old, new = Side(bundle, TARGET, PAGE), Side(bundle, TARGET, page)
+    return take_turns(old, new, options, lambda found: len(found) < pairs, silent)
+
+
+def _report(bundle: Path, pairs: tuple[PagePair, ...]) -> Report:
+    """As 'measure --beside' would write it, without what is not judged here."""
+    manifest = read_manifest(bundle)
+    beside = Beside(
+        bundle=manifest.model.name, seal=manifest.seal, target=TARGET, noise=(), pairs=pairs
     )
-    return Options(adapter="software", threads=1, page=page, plans={**PLANS, "full": plan})
+    target = TargetReport(
+        execution_provider="wasm",
+        threads=1,
+        target_bytes=target_bytes(manifest, TARGET),
+        decode=tuple(run for pair in pairs for run in pair.new),
+        beside=beside,
+    )
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tools={},
+        bundle=summarise(manifest),
+        machine=describe_machine(),
+        targets={TARGET: target},
+    )
 
 
 def _kinds(plain: int, slow: int) -> list[str]:
-    """The order of the reports: after every so many plain ones a slowed one."""
+    """The order of the measurements: after every so many plain ones a slowed one."""
     kinds = []
     for index in range(plain):
         kinds.append("plain")
@@ -94,60 +119,77 @@ def _kinds(plain: int, slow: int) -> list[str]:
 
 @click.group()
 def main() -> None:
-    """Collect reports, then judge them in pairs."""
+    """Measure in turns, then judge."""
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), help="[default: a tiny one, made here]")
-@click.option("--plain", "unchanged", default=101, show_default=True, help="Plain reports.")
-@click.option("--slow", "slowed", default=20, show_default=True, help="Slowed reports.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="[default: a small one, made here]")
+@click.option("--plain", "unchanged", default=50, show_default=True, help="Of an unchanged bundle.")
+@click.option("--slow", "slowed", default=20, show_default=True, help="Slowed ones.")
 @click.option("--slowdown", default=10.0, show_default=True, help="Percent of a token's time.")
-@click.option("--seconds", default=100.0, show_default=True, help="Sampling limit of a report.")
-@click.option("--tokens", default=64, show_default=True, help="Of each decode run.")
+@click.option("--pairs", default=6, show_default=True, help="Pairs of fresh pages in each.")
+@click.option("--tokens", default=48, show_default=True, help="Of each run.")
 def collect(
     folder: Path,
     bundle: Path | None,
     unchanged: int,
     slowed: int,
     slowdown: float,
-    seconds: float,
+    pairs: int,
     tokens: int,
 ) -> None:
-    """Measure plain and slowed reports into FOLDER."""
+    """Measure plain and slowed pages into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tabwright-") as scratch:
         measured = _bundle(bundle, Path(scratch))
-        plain = _options(PAGE, seconds, tokens)
         setup = folder / "setup.json"
         if not setup.exists():
-            ms = token_ms(measure(measured, targets=(TARGET,), options=plain))
+            found = _in_turns(measured, PAGE, 2, tokens)
+            ms = median([each for pair in found for each in judged((*pair.old, *pair.new))])
             wait = {"token_ms": ms, "slowdown": slowdown, "wait_ms": ms * slowdown / 100}
             setup.write_text(json.dumps(wait) + "\n", "utf-8")
         wait_ms = json.loads(setup.read_text("utf-8"))["wait_ms"]
-        slow = _options(slowed_page(Path(scratch) / "page", wait_ms), seconds, tokens)
+        pages = {"plain": PAGE, "slow": slowed_page(Path(scratch) / "page", wait_ms)}
         begun = time.monotonic()
         for index, kind in enumerate(_kinds(unchanged, slowed)):
             path = folder / f"{index:04}-{kind}.json"
             if path.exists():
                 continue
-            report = measure(measured, targets=(TARGET,), options=slow if kind == "slow" else plain)
-            report.save(path)
-            spent = time.monotonic() - begun
-            click.echo(f"{path.name}: {token_ms(report):.2f} ms a token, {spent:.0f} s", err=True)
+            found = _in_turns(measured, pages[kind], pairs, tokens)
+            _report(measured, found).save(path)
+            ratio, spent = time_ratio(found), time.monotonic() - begun
+            told = "no ratio" if ratio is None else f"x {ratio.value:.3f}"
+            click.echo(f"{path.name}: {told}, {spent:.0f} s", err=True)
 
 
-def _outcome(old: Report, new: Report) -> str:
-    (check,) = judge(new, BUDGET, old).checks
+def _exchanged(report: Report) -> Report:
+    """The same measurement with the old side called new."""
+    target = report.targets[TARGET]
+    assert target.beside is not None
+    sides = {"old": "new", "new": "old"}
+    pairs = tuple(
+        PagePair.model_validate({"first": sides[pair.first], "old": pair.new, "new": pair.old})
+        for pair in target.beside.pairs
+    )
+    changed = target.model_copy(
+        update={
+            "beside": target.beside.model_copy(update={"pairs": pairs}),
+            "decode": tuple(run for pair in pairs for run in pair.new),
+        }
+    )
+    return report.model_copy(update={"targets": {TARGET: changed}})
+
+
+def _outcome(report: Report) -> str:
+    (check,) = judge(report, BUDGET).checks
     if check.comparison is None:
-        raise click.ClickException(f"a pair could not be judged: {check.reason}")
+        raise click.ClickException(f"a measurement could not be judged: {check.reason}")
     return check.comparison.change
 
 
-def _load(folder: Path, kind: str) -> list[tuple[int, Report]]:
-    return [
-        (int(path.name[:4]), Report.load(path)) for path in sorted(folder.glob(f"*-{kind}.json"))
-    ]
+def _load(folder: Path, kind: str) -> list[Report]:
+    return [Report.load(path) for path in sorted(folder.glob(f"*-{kind}.json"))]
 
 
 def _share(count: int, total: int) -> str:
@@ -159,20 +201,26 @@ def _share(count: int, total: int) -> str:
     return f"{count} of {total} ({max(0, middle - reach):.1%} to {min(1, middle + reach):.1%})"
 
 
+def _ratio(report: Report) -> float:
+    beside = report.targets[TARGET].beside
+    found = None if beside is None else time_ratio(beside.pairs)
+    return math.nan if found is None else found.value
+
+
 @main.command(name="judge")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 def judge_folder(folder: Path) -> None:
-    """Judge the reports of FOLDER in pairs, and print the table."""
+    """Judge the measurements of FOLDER, and print the table."""
     plain, slow = _load(folder, "plain"), _load(folder, "slow")
-    if len(plain) < 2 or not slow:
-        raise click.ClickException(f"{folder}: collect reports first")
-    same = [_outcome(old, new) for (_, old), (_, new) in pairwise(plain)]
-    seeded = [_outcome(dict(plain)[at - 1], new) for at, new in slow]
+    if not plain or not slow:
+        raise click.ClickException(f"{folder}: collect measurements first")
+    same = [_outcome(each) for report in plain for each in (report, _exchanged(report))]
+    seeded = [_outcome(report) for report in slow]
     setup = json.loads((folder / "setup.json").read_text("utf-8"))
-    times = [token_ms(report) for _, report in plain]
-    drift = [abs(math.log(b / a)) for a, b in pairwise(times)]
-    pages = [len({run.visit for run in r.targets[TARGET].decode}) for _, r in plain]
-    machine = plain[0][1].machine
+    off = [abs(math.log(_ratio(report))) for report in plain]
+    machine = plain[0].machine
+    beside = plain[0].targets[TARGET].beside
+    assert beside is not None
     rows = [
         (f"unchanged, {name}", _share(same.count(name), len(same)))
         for name in ("regressed", "improved", "same", "inconclusive")
@@ -183,9 +231,9 @@ def judge_folder(folder: Path) -> None:
     ]
     click.echo(
         f"{machine.cpu}, {machine.cores} cores; {TARGET}, {setup['token_ms']:.2f} ms a token, "
-        f"{median(pages):g} fresh pages a report; two neighbouring reports' medians differ by "
-        f"{median(drift):.1%} (median) and {max(drift):.1%} (most).\n\n"
-        "| pairs | verdicts |\n| --- | --- |"
+        f"{len(beside.pairs)} pairs of fresh pages a gate; unchanged, the ratio is off 1 by "
+        f"{median(off):.1%} (median) and {max(off):.1%} (most).\n\n"
+        "| gates | verdicts |\n| --- | --- |"
     )
     for name, share in rows:
         click.echo(f"| {name} | {share} |")

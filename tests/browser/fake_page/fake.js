@@ -10,6 +10,7 @@ const base64 = (floats) => btoa(String.fromCharCode(...new Uint8Array(floats.buf
 
 let scored = null;
 let bend = 0;
+let pace = 2;
 
 const behaviours = {
   async "webgpu-loops"() {
@@ -26,6 +27,9 @@ const behaviours = {
   },
   async "wasm-bent"() {
     bend = 0.5;
+  },
+  async "wasm-slow"() {
+    pace = 2.2;
   },
   async "wasm-noisy"() {
     console.error("a kernel complained");
@@ -63,7 +67,7 @@ window.tabwrightMeasure = {
   async generate(prompt, maxNewTokens, _ignoreEos) {
     const tokens = [];
     for (let last = prompt.at(-1); tokens.length < maxNewTokens; ) tokens.push((last = next(last)));
-    return { tokens, text: tokens.join(" "), at_ms: tokens.map((_, index) => 10 + 2 * index) };
+    return { tokens, text: tokens.join(" "), at_ms: tokens.map((_, index) => 10 + pace * index) };
   },
   async scoreStart(tokens, chunk) {
     scored = { tokens, chunk, at: 0 };

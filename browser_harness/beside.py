@@ -1,0 +1,232 @@
+"""Two bundles, or two targets, in turns: A B B A.
+
+Two reports that were measured one after the other also differ by what the machine did in
+between.  Here a fresh page of each side is open at the same time, each in a browser of its
+own that was started for this, and their runs alternate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from playwright.async_api import Playwright
+
+from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.flags import AdapterKind
+from browser_harness.judge.figures import precision
+from browser_harness.judge.paired import time_ratio
+from browser_harness.launch import Session, driver, launch
+from browser_harness.measure import require_target, settle
+from browser_harness.plan import Options, Plan
+from browser_harness.prompts import Prompts
+from browser_harness.serve import StaticServer
+from browser_harness.speed import decode_run
+from manifests.bundle import MANIFEST_NAME, read_manifest
+from manifests.errors import TabwrightError
+from manifests.page import LoadRequest
+from manifests.progress import Progress
+from manifests.report import Beside, DecodeRun, PagePair, Report, TargetReport
+
+_OPEN_SECONDS = 60.0
+#: Pairs of the A/A run, and the least that are compared.
+NOISE_PAIRS = 4
+LEAST_PAIRS = 6
+#: Runs of each page: old new new old, or the other way round.
+_TURNS = (0, 1, 1, 0)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one of the two browsers runs.
+
+    Attributes:
+        bundle: folder of the bundle.
+        target: one of its targets.
+        page: folder of the measuring page.
+    """
+
+    bundle: Path
+    target: str
+    page: Path
+
+
+#: Whether these pairs are not enough.
+GoesOn = Callable[[Sequence[PagePair]], bool]
+
+
+def add_beside(
+    report: Report,
+    bundle: Path,
+    other: Path,
+    target: str | None,
+    options: Options,
+    progress: Progress,
+) -> Report:
+    """``report`` of ``bundle`` with each of its targets measured in turns with ``other``'s.
+
+    A target on a software adapter is left out, and one that fails here keeps the rest of its
+    report; both are noted.
+
+    Args:
+        report: what was measured of ``bundle``.
+        bundle: the new bundle.
+        other: the old one, which may be the same.
+        target: the old one's target; by default that of the same name.
+        options: as for measuring.
+        progress: told of each phase.
+
+    Raises:
+        TargetAbsent: ``other`` has no such target.
+        NotFound, BadDocument, SealBroken: it cannot be read.
+    """
+    manifest = read_manifest(other)
+    for name in report.targets:
+        require_target(other, manifest, target or name)
+    targets: dict[str, TargetReport] = {}
+    for name, measured in report.targets.items():
+        old = Side(other, target or name, options.page)
+        changes: dict[str, object] = {}
+        if measured.software_adapter or measured.failure is not None:
+            changes["notes"] = (*measured.notes, "not measured in turns: its speed is not judged")
+        else:
+            try:
+                pairs = measure_beside(old, Side(bundle, name, options.page), options, progress)
+            except TabwrightError as error:
+                changes["notes"] = (*measured.notes, f"not measured in turns: {error}")
+            else:
+                noise, compared = pairs
+                changes["beside"] = Beside(
+                    bundle=manifest.model.name,
+                    seal=manifest.seal,
+                    target=old.target,
+                    noise=noise,
+                    pairs=compared,
+                )
+        targets[name] = measured.model_copy(update=changes)
+    return report.model_copy(update={"targets": targets})
+
+
+def measure_beside(
+    old: Side, new: Side, options: Options, progress: Progress
+) -> tuple[tuple[PagePair, ...], tuple[PagePair, ...]]:
+    """The A/A run of ``old``, then ``old`` and ``new`` in turns.
+
+    Pairs are added until the ratio is known to the plan's precision, or its time is up.
+
+    Raises:
+        TabwrightError: whatever starting a browser, loading or generating refuse.
+    """
+    plan = options.plans["full"]
+    noise = take_turns(old, old, options, lambda pairs: len(pairs) < NOISE_PAIRS, progress)
+    started = time.monotonic()
+
+    def goes_on(pairs: Sequence[PagePair]) -> bool:
+        if len(pairs) < LEAST_PAIRS:
+            return True
+        spent = time.monotonic() - started
+        return spent < plan.sampling_seconds and precision(time_ratio(pairs)) > plan.precision
+
+    return noise, take_turns(old, new, options, goes_on, progress)
+
+
+def take_turns(
+    old: Side, new: Side, options: Options, goes_on: GoesOn, progress: Progress
+) -> tuple[PagePair, ...]:
+    """Pairs of fresh pages, in two browsers that are started for them, while ``goes_on``.
+
+    Raises:
+        TabwrightError: whatever starting a browser, loading or generating refuse.
+    """
+    return asyncio.run(_take_turns(old, new, options, goes_on, progress))
+
+
+async def _take_turns(
+    old: Side, new: Side, options: Options, goes_on: GoesOn, progress: Progress
+) -> tuple[PagePair, ...]:
+    plan = options.plans["full"]
+    pairs: list[PagePair] = []
+    phase = f"{new.target} in turns with {'itself' if new == old else old.bundle.name}"
+    async with AsyncExitStack() as stack:
+        playwright = await stack.enter_async_context(driver())
+        manifests = [read_manifest(side.bundle) for side in (old, new)]
+        entries = [
+            manifest.targets[side.target]
+            for manifest, side in zip(manifests, (old, new), strict=True)
+        ]
+        on_gpu = any(entry.execution_provider == "webgpu" for entry in entries)
+        room = min(manifest.model.context_length for manifest in manifests) - plan.first_prompt - 1
+        plan = replace(plan, decode_tokens=min(plan.decode_tokens, room))
+        adapter = await settle(playwright, options, on_gpu=on_gpu)
+        rooms = [await _Room.open(stack, playwright, side, options, adapter) for side in (old, new)]
+        while goes_on(pairs):
+            progress(phase, len(pairs), max(LEAST_PAIRS, len(pairs) + 1))
+            pairs.append(await _pair(rooms, options.threads, plan, len(pairs)))
+        progress(phase, len(pairs), len(pairs))
+    return tuple(pairs)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """A side, its browser and its server."""
+
+    side: Side
+    session: Session
+    site: StaticServer
+
+    @classmethod
+    async def open(
+        cls,
+        stack: AsyncExitStack,
+        playwright: Playwright,
+        side: Side,
+        options: Options,
+        adapter: AdapterKind,
+    ) -> _Room:
+        site = stack.enter_context(StaticServer({"/bundle": side.bundle, "/harness": side.page}))
+        started = launch(
+            playwright,
+            executable=options.browser,
+            adapter=adapter,
+            headless=options.headless,
+        )
+        return cls(side, await stack.enter_async_context(started), site)
+
+    async def page(self, threads: int, plan: Plan) -> MeasurePage:
+        """A fresh page that has loaded the target."""
+        tab = await self.session.new_tab()
+        await tab.open(f"{self.site.url}/harness/index.html", OBJECT, seconds=_OPEN_SECONDS)
+        page = MeasurePage(tab, call_seconds=plan.call_seconds)
+        request = LoadRequest(
+            manifest_url=f"{self.site.url}/bundle/{MANIFEST_NAME}",
+            target=self.side.target,
+            threads=threads,
+        )
+        await page.load(request, seconds=plan.load_seconds)
+        return page
+
+
+async def _pair(rooms: Sequence[_Room], threads: int, plan: Plan, number: int) -> PagePair:
+    """One fresh page of each room; who begins changes from pair to pair."""
+    first = number % 2
+    pages: dict[int, MeasurePage] = {}
+    for which in (first, 1 - first):
+        pages[which] = await rooms[which].page(threads, plan)
+    prompt = await Prompts().take(pages[0], plan.first_prompt)
+    runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])
+    for page in pages.values():
+        # What is compiled and allocated at first is no part of a comparison.
+        await page.generate(prompt, 1 + plan.decode_warmup)
+    for turn in _TURNS:
+        which = turn ^ first
+        result = await pages[which].generate(prompt, 1 + plan.decode_tokens)
+        runs[which].append(decode_run(prompt, plan.decode_warmup, result, visit=number))
+    for page in pages.values():
+        await page.close()
+    began: Literal["old", "new"] = "new" if first else "old"
+    return PagePair(first=began, old=tuple(runs[0]), new=tuple(runs[1]))

@@ -1,0 +1,75 @@
+"""Ratios of pages that took turns.
+
+A pair of pages is the sample: its runs alternate within a second or two, so whatever the
+machine did in that time fell on both, and only the ratio is kept.  Pairs are resampled whole;
+the bootstrap's standard error of their mean logarithm gives Student's interval around it, as
+in :mod:`browser_harness.judge.intervals`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from browser_harness.judge.figures import change
+from browser_harness.judge.intervals import RESAMPLES, Estimate
+from browser_harness.judge.metrics import Metric
+from browser_harness.judge.statistics import judged, per_second
+from manifests.report import Beside, Comparison, Interval, PagePair
+
+#: The figure that pages in turns compare.
+DECODE = "decode_tokens_per_second"
+
+
+def time_ratio(pairs: Sequence[PagePair]) -> Estimate | None:
+    """The time of a token in the new pages over that in the old ones.
+
+    Returns:
+        ``None`` with fewer than two pairs, or where a clock saw no time pass.
+    """
+    logs = np.array([_log_ratio(pair) for pair in pairs])
+    if len(logs) < 2 or not np.isfinite(logs).all():
+        return None
+    # Seeded by the samples: the same report has the same interval wherever it is judged.
+    random = np.random.default_rng(zlib.crc32(logs.tobytes()))
+    draws = random.choice(logs, (RESAMPLES, len(logs))).mean(axis=1)
+    error = float(np.std(draws)) * math.sqrt(len(logs) / (len(logs) - 1))
+    return Estimate(math.exp(float(logs.mean())), error, len(logs) - 1)
+
+
+def _log_ratio(pair: PagePair) -> float:
+    old, new = (float(np.median(_logs(judged(runs)))) for runs in (pair.old, pair.new))
+    return new - old
+
+
+def _logs(ms: Iterable[float]) -> NDArray[np.float64]:
+    times = np.array(list(ms), dtype=np.float64)
+    return np.log(times) if times.size and times.min() > 0 else np.array([math.nan])
+
+
+def paired_comparison(metric: Metric, beside: Beside, allowed: float) -> Comparison | None:
+    """Decode speed beside the old one's; ``None`` where the pairs do not tell.
+
+    Args:
+        metric: decode speed, for which way is worse.
+        beside: the pairs.
+        allowed: the share by which the speed may be lower.
+    """
+    found = time_ratio(beside.pairs)
+    ms = [each for pair in beside.pairs for each in judged(pair.old)]
+    baseline = per_second(1, float(np.median(ms))) if ms else None
+    if found is None or baseline is None:
+        return None
+    # A speed is worth the inverse of a time, and so are the ends of its interval.
+    low, high = found.interval()
+    ends = (1 / high, 1 / low)
+    return Comparison(
+        baseline=baseline,
+        ratio=1 / found.value,
+        interval=Interval(low=ends[0], high=ends[1]),
+        change=change(metric, 1 / found.value, ends, allowed),
+    )
