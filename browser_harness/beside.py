@@ -206,6 +206,7 @@ class _Room:
             manifest_url=f"{self.site.url}/bundle/{MANIFEST_NAME}",
             target=self.side.target,
             threads=threads,
+            self_check=plan.self_check,
         )
         await page.load(request, seconds=plan.load_seconds)
         return page
