@@ -54,8 +54,7 @@ _HARDWARE = """() => {
 }"""
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {
-    "optional features": ("right", {"target": "webgpu-q4", "deviceFeatures": "all", **LONG}),
-    "needed features": ("subgroups", {"target": "webgpu-q4", **LONG}),
+    "features": ("subgroups", {"target": "webgpu-q4", "deviceFeatures": "all", **LONG}),
     "resident": ("scaled", {"target": "webgpu-q4"}),
     "cpu alone": ("cpu-wrong", {"target": "wasm-q4"}),
     "cpu": ("right", {"target": "wasm-q4", "store": "opfs"}),
@@ -143,23 +142,21 @@ def _steps(info: dict[str, Any]) -> list[tuple[str, str]]:
     return [(each["step"], each["code"]) for each in info["fallbacks"]]
 
 
-def test_a_wrong_device_is_taken_without_its_optional_features(loaded: Any) -> None:
-    info = loaded["optional features"]
-    assert _steps(info) == [("needed-features", "self-check-failed")]
-    [fallback] = info["fallbacks"]
-    assert fallback["failed"]["device_features"] == "all"
-    assert fallback["taken"]["device_features"] == "needed"
-    assert "webgpu-q4: the logits at position" in fallback["reason"]
-    [note] = info["notes"]
-    assert note.startswith("uses none of the GPU's optional features (webgpu-q4): ")
-    _passed(info)
-
-
-def test_where_the_features_are_needed_prompts_are_fed_in_shorter_steps(loaded: Any) -> None:
-    info = loaded["needed features"]
-    assert _steps(info) == [("short-prefill", "self-check-failed")]
-    assert info["fallbacks"][0]["taken"]["prefill_chunk"] == 16
-    assert "subgroups" in info["adapter"]["device_features"]
+def test_a_wrong_device_loses_its_optional_features_and_then_its_long_steps(loaded: Any) -> None:
+    info = loaded["features"]
+    wrong = "self-check-failed"
+    # The feature that makes it wrong is one that this bundle says it needs.
+    assert _steps(info) == [("needed-features", wrong), ("short-prefill", wrong)]
+    first, second = info["fallbacks"]
+    assert first["failed"]["device_features"] == "all"
+    assert first["taken"] == second["failed"]
+    assert first["taken"]["device_features"] == "needed"
+    assert second["taken"]["prefill_chunk"] == 16
+    assert "webgpu-q4: the logits at position" in first["reason"]
+    adapter = info["adapter"]
+    assert "subgroups" in adapter["device_features"]
+    assert len(adapter["device_features"]) < len(adapter["features"])
+    assert info["notes"][0].startswith("uses none of the GPU's optional features (webgpu-q4): ")
     _passed(info)
 
 

@@ -57,6 +57,8 @@ LENGTHS = (
         ),
     )
 )
+#: The plain loop pads nothing: it goes wrong where a step ends, or not at all.
+FED = {"resident": LENGTHS, "plain": tuple(n for n in LENGTHS if n % STEP in (0, 1, STEP - 1))}
 _LOAD = """async (loop) => {
   const { load } = await import("/bundle/runtime/tabwright.js");
   globalThis.model = await load("/bundle/manifest.json", {
@@ -108,9 +110,9 @@ def seen(bundle: Path) -> dict[str, Any]:
                     return await tab.evaluate(script, given, seconds=900, doing="feeding prompts")
 
                 tokens = TOKENS.tolist()
-                for loop in ("resident", "plain"):
+                for loop, lengths in FED.items():
                     assert await ask(_LOAD, loop) == loop
-                    found[loop] = await ask(_FOLLOW, [tokens, LENGTHS])
+                    found[loop] = await ask(_FOLLOW, [tokens, lengths])
                     found[f"{loop} logits"] = await ask(_SCORE, tokens)
                     await ask("() => model.dispose()", None)
                 await tab.close(seconds=30)
@@ -134,7 +136,7 @@ def test_the_token_after_a_prompt_of_each_length_is_onnxruntime_s(
     best = np.sort(expected, axis=-1)
     clear = best[:, -1] - best[:, -2] > 1e-2
     assert clear.mean() > 0.98
-    chosen = dict(zip(LENGTHS, seen[loop], strict=True))
+    chosen = dict(zip(FED[loop], seen[loop], strict=True))
     likeliest = expected.argmax(-1)
     wrong = {
         length: (token, int(likeliest[length - 1]))

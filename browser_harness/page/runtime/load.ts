@@ -138,7 +138,8 @@ export async function loadHere(
       threads: opened.threads,
       offline,
       onnxruntimeWeb: ortVersion(),
-      notes,
+      // Every way that was tried has its say, and some say the same.
+      notes: [...new Set(notes)],
       choice: chosen,
       fallbacks: opened.fallbacks,
       selfCheck: check,
