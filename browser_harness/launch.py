@@ -136,7 +136,10 @@ async def launch(
     version = await asyncio.to_thread(browser_version, found.executable)
     flags = flags_for(adapter)
     with Profile() as profile:
-        context = await _start(playwright, found, profile.path, flags, headless=headless)
+        try:
+            context = await _start(playwright, found, profile.path, flags, headless=headless)
+        finally:
+            profile.take_along()
         try:
             yield Session(
                 browser=Browser(

@@ -5,7 +5,7 @@ folder of our own names all of them, also those whose parent is already dead.
 
 The reaper is this file run as a program of its own: it makes the profile folder,
 waits until its standard input closes, which the system does for us however we
-end, then ends the browser and deletes the folder.
+end, then ends the browser and deletes the folder, and those that it was told.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psutil
 _END_SECONDS = 10.0
 
 #: ``org.chromium.Chromium.XXXXXX``, ``com.google.Chrome.XXXXXX``.
-_SOCKET_FOLDER = re.compile(r"^\.?(?:org\.chromium\.Chromium|com\.google\.Chrome)[\w.]*\.\w{6}$")
+_SOCKET_FOLDER = re.compile(r"(?:org\.chromium\.Chromium|com\.google\.Chrome)[\w.]*\.\w{6}")
 
 
 def find_processes(profile: Path) -> list[psutil.Process]:
@@ -78,33 +78,32 @@ def delete_folder(folder: Path) -> bool:
 
 
 def socket_folder(profile: Path) -> Path | None:
-    """The folder that a browser on ``profile`` made for its socket, if it was not deleted.
+    """The folder that a running browser on ``profile`` has for its socket.
 
-    Chromium's paths to its socket must be short, so it is in the folder for temporary
-    files; a link in the profile names it (chrome/browser/process_singleton_posix.cc).
+    The path to a socket must be short, so Chromium puts it in the folder for temporary
+    files; a link in the profile names it (chrome/browser/process_singleton_posix.cc).  A
+    browser that is killed while it ends has removed the link, but not yet the folder.
     """
     try:
         folder = (profile / "SingletonSocket").readlink().parent
     except OSError:
-        return None  # never made, or ended properly
-    return folder if _SOCKET_FOLDER.search(folder.name) else None
+        return None  # a system without such sockets, or none was made yet
+    return folder if _SOCKET_FOLDER.fullmatch(folder.name) else None
 
 
 def _reap() -> int:
     """Exit status 1 when something is left; no folder is made when that ends with a traceback."""
     profile = Path(tempfile.mkdtemp(prefix="tabwright-profile-"))
+    told = ""
     try:
         sys.stdout.write(f"{profile}\n")
         sys.stdout.flush()
-        sys.stdin.buffer.read()
+        told = sys.stdin.read()
     finally:
-        done = end_processes(profile)
-        folder = socket_folder(profile)
         # A browser that is just starting may write again after the first look.
-        done = done and delete_folder(profile) and end_processes(profile)
-        if folder is not None:
-            done = delete_folder(folder) and done
-    return 0 if done else 1
+        done = end_processes(profile) and delete_folder(profile) and end_processes(profile)
+        kept = [line for line in told.splitlines() if not delete_folder(Path(line))]
+    return 0 if done and not kept else 1
 
 
 if __name__ == "__main__":

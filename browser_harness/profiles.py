@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,6 +73,16 @@ class Profile:
             raise ProfileFailed(lines[-1])
         self.path = Path(name)
         return self
+
+    def take_along(self) -> None:
+        """Have what the browser, now that it runs, keeps outside of the folder deleted with it."""
+        folder = processes.socket_folder(self.path)
+        if folder is None:
+            return
+        assert self._reaper.stdin is not None
+        with suppress(BrokenPipeError):  # A reaper that is gone is told of at the end.
+            self._reaper.stdin.write(f"{folder}\n")
+            self._reaper.stdin.flush()
 
     def __exit__(
         self,

@@ -117,7 +117,6 @@ class Simulator(StaticServer):
 
     def die(self) -> None:
         self._server.should_exit = self._server.force_exit = True
-        self._listener.close()
 
     def _application(self) -> ASGIApp:
         app = super()._application()

@@ -59,7 +59,7 @@ MOMENTS = [random.Random(seed).uniform(0.0, 5.0) for seed in range(4)]  # noqa: 
 
 
 @pytest.mark.parametrize(
-    ("moment", "sent"), zip(MOMENTS, [signal.SIGINT, signal.SIGTERM] * 2, strict=True)
+    ("moment", "sent"), [*zip(MOMENTS, [signal.SIGINT, signal.SIGTERM] * 2, strict=True)]
 )
 def test_interrupted_at_any_moment(
     tmp_path: Path, moment: float, sent: signal.Signals, temporary: Path
