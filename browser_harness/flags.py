@@ -16,6 +16,9 @@ BASE_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Chromium itself asks for updates and accounts: all of it ends at a port that nobody has.
+    "--host-resolver-rules=MAP * 127.0.0.1:9, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    "--no-proxy-server",
     # Exact heap sizes instead of values rounded to buckets.
     "--enable-precise-memory-info",
     # Without it Linux hides a sandboxed renderer's memory from its own user.

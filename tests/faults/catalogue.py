@@ -63,24 +63,29 @@ def answered(code: int) -> Wrong:
 #: A download that takes long enough to be struck in its middle.
 SLOW = Wrong(SHARD, (simulator.pauses(1.0),))
 
+#: Those that strike before a session exists are told apart by their code; three go the whole
+#: way on both targets.
 DOWNLOADS: Mapping[str, Fault] = {
-    "404": Fault("file-missing", f"{SHARD}.*404", wrong=answered(404)),
-    "500": Fault("http-error", f"{SHARD}.*500", wrong=answered(500)),
-    "503": Fault("server-busy", f"{SHARD}.*503", wrong=answered(503)),
-    "reset": Fault("network", LONG, wrong=Wrong(LONG, then=simulator.reset_at(MIDDLE))),
-    "cut": Fault("truncated", SHARD, wrong=Wrong(SHARD, then=simulator.ends_at(1000))),
-    "stall": Fault("page-timeout", "loading", wrong=Wrong(LONG, then=simulator.stalls), seconds=4),
+    "404": Fault("file-missing", f"{SHARD}.*404", (CPU,), answered(404)),
+    "500": Fault("http-error", f"{SHARD}.*500", (GPU,), answered(500)),
+    "503": Fault("server-busy", f"{SHARD}.*503", (CPU,), answered(503)),
+    "reset": Fault("network", LONG, BOTH, Wrong(LONG, then=simulator.reset_at(MIDDLE))),
+    "cut": Fault("truncated", SHARD, (GPU,), Wrong(SHARD, then=simulator.ends_at(1000))),
+    "stall": Fault("page-timeout", "loading", BOTH, Wrong(LONG, then=simulator.stalls), seconds=3),
     "wrong-range": Fault(
-        "http-error", "asked for", wrong=Wrong(LONG, BROKEN_OFF, simulator.wrong_range)
+        "http-error", "asked for", (CPU,), Wrong(LONG, BROKEN_OFF, simulator.wrong_range)
     ),
     "wrong-size": Fault(
-        "size-mismatch", "999999999", wrong=Wrong(LONG, BROKEN_OFF, simulator.other_size)
+        "size-mismatch", "999999999", (GPU,), Wrong(LONG, BROKEN_OFF, simulator.other_size)
     ),
     "redeployed": Fault(
-        "chunk-corrupt", LONG, wrong=Wrong(LONG, BROKEN_OFF, simulator.other_build)
+        "chunk-corrupt", LONG, (CPU,), Wrong(LONG, BROKEN_OFF, simulator.other_build)
     ),
-    "swapped-shard": Fault("chunk-corrupt", SHARD, wrong=Wrong(SHARD, then=simulator.other_build)),
-    "page-instead": Fault("truncated", SHARD, wrong=Wrong(SHARD, then=simulator.a_page_instead)),
+    "swapped-shard": Fault("chunk-corrupt", SHARD, BOTH, Wrong(SHARD, then=simulator.other_build)),
+    "page-instead": Fault("truncated", SHARD, (CPU,), Wrong(SHARD, then=simulator.a_page_instead)),
+    "recompressed-range": Fault(
+        "network", LONG, (CPU,), Wrong(LONG, BROKEN_OFF, simulator.recompressed)
+    ),
 }
 
 RECOVERIES: Mapping[str, Fault] = {
@@ -89,9 +94,6 @@ RECOVERIES: Mapping[str, Fault] = {
     "200-for-206": Fault(None, targets=(CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.whole)),
     "other-etag": Fault(None, targets=(CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.other_etag)),
     "recompressed": Fault(None, targets=(CPU,), wrong=Wrong(LONG, then=simulator.recompressed)),
-    "recompressed-range": Fault(
-        "network", LONG, (CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.recompressed)
-    ),
     "quota": Fault(
         None, "not everything is kept for the next visit", (CPU,), prepare=grants(1 << 20)
     ),
@@ -151,7 +153,7 @@ BROWSERS: Mapping[str, Fault] = {
         prepare=runs(strikes.KEEP_DEVICES),
         strike=after(0.5, runs(strikes.LOSE_DEVICES)),
     ),
-    "loop": Fault("page-timeout", wrong=SLOW, strike=after(0.5, runs(strikes.LOOP)), seconds=4),
+    "loop": Fault("page-timeout", wrong=SLOW, strike=after(0.5, runs(strikes.LOOP)), seconds=3),
     "heap-full": Fault(
         "page-crashed",
         wrong=SLOW,

@@ -95,7 +95,8 @@ def test_measuring_leaves_signal_handlers_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_killed_run_leaves_nothing(sent: signal.Signals) -> None:
+def test_killed_run_leaves_nothing(sent: signal.Signals, temporary: Path) -> None:
+    before = left_behind(temporary)
     run = subprocess.Popen(
         [sys.executable, "-c", HANGING],
         stdout=subprocess.PIPE,
@@ -110,7 +111,8 @@ def test_killed_run_leaves_nothing(sent: signal.Signals) -> None:
     assert find_processes(profile)
     run.send_signal(sent)
     run.wait(30)
-    wait_until(lambda: not profile.exists() and not find_processes(profile), seconds=30)
+    wait_until(lambda: left_behind(temporary) == before, seconds=30)
+    assert not profile.exists()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
