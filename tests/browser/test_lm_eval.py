@@ -23,7 +23,7 @@ from browser_harness.plan import PAGE
 from exporter.pipeline import export
 from manifests.bundle import read_manifest
 from targets import find_targets
-from tests.browser.conftest import leftovers
+from tests.faults.leftovers import left_by_browsers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the packages that lm_eval imports
@@ -91,11 +91,11 @@ def sides(
     model = load_bundle(checkpoint, bundle, read_manifest(bundle).weights["q4"], "cpu")
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     torch = HFLM(pretrained=model, tokenizer=tokenizer, max_length=CONTEXT, device="cpu")
-    before = leftovers(temporary)
+    before = left_by_browsers(temporary)
     browser = TabwrightLM(str(bundle), TARGET, threads=1)
     yield Sides(bundle, browser, torch)
     browser.close()
-    assert leftovers(temporary) == before
+    assert left_by_browsers(temporary) == before
 
 
 PAIRS = (
@@ -213,7 +213,7 @@ def test_a_local_task_by_the_command_line(sides: Sides, tmp_path: Path, temporar
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert leftovers(profiles) == []
+    assert left_by_browsers(profiles) == set()
     assert "local_letters" in done.stdout
     [samples] = (tmp_path / "out").rglob("samples_local_letters*.jsonl")
     told = [json.loads(row) for row in samples.read_text("utf-8").splitlines()]

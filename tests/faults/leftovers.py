@@ -6,15 +6,18 @@ by the folder for temporary files that they inherited, which the harness never l
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+
+_BROWSERS_FILES = ("tabwright-profile-", "playwright-", "org.chromium.", "com.google.")
 
 
 @contextmanager
@@ -36,24 +39,35 @@ def left_behind(folder: Path) -> frozenset[str]:
     return frozenset({*_files(folder), *_processes(folder), *_ports()})
 
 
+def left_by_browsers(folder: Path) -> frozenset[str]:
+    """The same of browsers only, where others use ``folder`` too."""
+    files = {path for path in _files(folder) if Path(path).name.startswith(_BROWSERS_FILES)}
+    return frozenset({*files, *_heirs(folder)})
+
+
 def _files(folder: Path) -> Iterator[str]:
     yield from (str(path) for path in folder.iterdir())
 
 
 def _processes(folder: Path) -> Iterator[str]:
-    own = psutil.Process()
-    children = {child.pid for child in own.children(recursive=True)}
+    yield from _heirs(folder)
+    yield from map(_describe, psutil.Process().children(recursive=True))
+
+
+def _heirs(folder: Path) -> Iterator[str]:
+    """Processes that inherited ``folder``, whoever their parent is now."""
     for process in psutil.process_iter():
-        if process == own:
-            continue
-        try:
-            inherited = process.environ().get("TMPDIR") == str(folder)
-            if inherited or process.pid in children:
-                yield f"process {process.pid}: {' '.join(process.cmdline())[:120]}"
-        except psutil.NoSuchProcess:
-            continue
-        except psutil.AccessDenied:
-            continue  # another user's
+        # Another user's may not be looked at, and one that ended need not be.
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("TMPDIR") == str(folder):
+                yield _describe(process)
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid}: {' '.join(process.cmdline())[:120]}"
+    except psutil.Error as error:
+        return f"process {process.pid}: {type(error).__name__}"
 
 
 def _ports() -> Iterator[str]:
