@@ -140,6 +140,9 @@ BROWSERS: Mapping[str, Fault] = {
         "page-crashed", targets=(CPU,), strike=kills("renderer"), amid="generate"
     ),
     "browser-killed": Fault("browser-died", wrong=SLOW, strike=after(0.5, kills("browser"))),
+    "driver-killed": Fault(
+        "browser-died", targets=(CPU,), wrong=SLOW, strike=after(0.5, strikes.kills_driver)
+    ),
     "gpu-process-crash": Fault(
         "device-lost", targets=(GPU,), wrong=SLOW, strike=after(0.5, kills("gpu-process"))
     ),

@@ -35,7 +35,7 @@ def events(
         options = Options(threads=2, plans={"full": BRIEF, "software": BRIEF})
         report = measure(bundle, targets=(CPU,), options=options)
     assert report.targets[CPU].failure is None
-    document = json.loads(log.read_text("utf-8"))
+    document = _read(log)
     names = {number: name for name, number in document["constants"]["logEventTypes"].items()}
     return [(names[event["type"]], event.get("params", {})) for event in document["events"]]
 
@@ -55,6 +55,15 @@ def test_nothing_leaves_the_machine(events: list[tuple[str, dict[str, Any]]]) ->
     ports = {address for address in _connected(events) if address != NOWHERE}
     assert len(ports) == 1
     assert {kind for kind, _ in events} & {"DNS_TRANSACTION", "UDP_BYTES_SENT"} == set()
+
+
+def _read(log: Path) -> Any:
+    text = log.read_text("utf-8")
+    try:
+        return json.loads(text)
+    except ValueError:
+        # A browser that is slow to close is killed while it writes its last lines.
+        return json.loads(text[: text.rindex(",\n")] + "]}")
 
 
 def _origin(url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,39 +17,18 @@ from manifests.errors import BadDocument
 from tests.browser.conftest import FAKE_PAGE
 from tests.browser.fake_bundle import write_bundle
 from tests.faults import simulator
-from tests.faults.catalogue import CPU, NONE, SHARD, SLOW, Fault
+from tests.faults.catalogue import CPU, NONE, SHARD, Fault
 from tests.faults.leftovers import listens
 from tests.faults.runner import BRIEF, Case, run
 from tests.faults.simulator import Simulator, Wrong
-from tests.faults.strikes import after, kills_driver
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
 FAKE = Options(page=FAKE_PAGE, threads=1, plans={"full": BRIEF, "software": BRIEF})
 
-Codes = dict[str, str | None]
-
-
-@pytest.fixture
-def codes(bundle: Path, tmp_path: Path, temporary: Path) -> Callable[[Fault], Codes]:
-    """How a target with a fault, and those before and after it, end: failures by target."""
-
-    def codes_of(fault: Fault) -> Codes:
-        cases = [Case(name, CPU, f) for name, f in (("1", NONE), ("2", fault), ("3", NONE))]
-        endings = run(bundle, cases, tmp_path, temporary)
-        failures = {name: ending.report.failure for name, ending in endings.items()}
-        return {name: failure.code if failure else None for name, failure in failures.items()}
-
-    return codes_of
-
-
-def test_a_driver_that_dies_costs_its_own_target(codes: Callable[[Fault], Codes]) -> None:
-    dies = Fault("browser-died", wrong=SLOW, strike=after(0.5, kills_driver))
-    assert codes(dies) == {"1": None, "2": "browser-died", "3": None}
-
 
 def test_a_server_that_stops_leaves_what_was_measured(
-    codes: Callable[[Fault], Codes], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports: list[int] = []
     die = Simulator.die
@@ -61,7 +39,11 @@ def test_a_server_that_stops_leaves_what_was_measured(
 
     monkeypatch.setattr(Simulator, "die", noted)
     dies = Fault("network", wrong=Wrong(SHARD, then=simulator.dies))
-    assert codes(dies) == {"1": None, "2": "network", "3": "page-unreachable"}
+    cases = [Case(name, CPU, fault) for name, fault in (("1", NONE), ("2", dies), ("3", NONE))]
+    endings = run(bundle, cases, tmp_path, temporary)
+    failures = {name: ending.report.failure for name, ending in endings.items()}
+    codes = {name: failure.code if failure else None for name, failure in failures.items()}
+    assert codes == {"1": None, "2": "network", "3": "page-unreachable"}
     assert not listens(*ports)
 
 

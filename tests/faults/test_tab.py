@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from playwright.async_api import Error as PlaywrightError
 
 from browser_harness.launch import driver, launch
 from browser_harness.serve import StaticServer
-from browser_harness.tab import BrowserDied, PageFailure, PageTimeout, PageUnreachable, Tab
+from browser_harness.tab import (
+    BrowserDied,
+    PageCrashed,
+    PageFailure,
+    PageTimeout,
+    PageUnreachable,
+    Tab,
+)
 from tests.faults.strikes import kill_drivers
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
@@ -50,6 +58,17 @@ def test_promise_that_never_settles_is_a_timeout(site: StaticServer) -> None:
         async with opened(site) as tab:
             with pytest.raises(PageTimeout):
                 await load(tab, "wasm-sleeps", seconds=0.5)
+
+    asyncio.run(work())
+
+
+def test_a_page_that_has_crashed_answers_no_more(site: StaticServer) -> None:
+    async def work() -> None:
+        async with opened(site) as tab:
+            with suppress(PlaywrightError):
+                await tab._page.goto("chrome://crash")
+            with pytest.raises(PageCrashed, match="while loading"):
+                await load(tab, "wasm-sleeps")
 
     asyncio.run(work())
 
