@@ -47,8 +47,10 @@ fuzz: $(PYTHON_READY) ## hostile checkpoints for SECONDS=600; what should not ha
 	$(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS)
 
 .PHONY: bench
-bench: setup $(PEERS_READY) ## speed against wllama, cost of the export: docs/benchmarks.md
-	$(BIN)/python -m tests.bench.decode --samples build/bench/decode.json
+bench: ROUNDS ?= 4
+bench: setup $(PEERS_READY) ## every runtime in one run of ROUNDS=4, greedy tokens, cost of the export: docs/benchmarks.md
+	$(BIN)/python -m tests.bench.contest --rounds $(ROUNDS) --samples build/bench/contest.json
+	$(BIN)/python -m tests.bench.greedy
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.export
 

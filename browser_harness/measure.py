@@ -219,7 +219,8 @@ def _job(
 def _summary(reference: OpenReference | None) -> ReferenceSummary | None:
     if reference is None:
         return None
-    return ReferenceSummary(device=reference.document.device, speed=reference.document.speed)
+    found = reference.document
+    return ReferenceSummary(device=found.device, speed=found.speed, native=found.native)
 
 
 def _versions() -> dict[str, str]:

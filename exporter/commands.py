@@ -75,6 +75,8 @@ def write_reference(
     adapter: Path | None = None,
     tasks: Path | None = None,
     original: Path | None = None,
+    threads: int | None = None,
+    native: bool = False,
     progress: Progress,
 ) -> Reference:
     """Write PyTorch's answers for ``checkpoint`` and ``bundle`` to ``out``.
@@ -92,6 +94,8 @@ def write_reference(
         adapter=adapter,
         tasks=tasks,
         original=original,
+        threads=threads,
+        native=native,
         progress=progress,
     )
 
@@ -201,6 +205,16 @@ def export(
     metavar="CHECKPOINT",
     help="The uncompressed model: what compression cost is told, too.",
 )
+@click.option(
+    "--native",
+    is_flag=True,
+    help="Also time the bundle in onnxruntime and onnxruntime-genai, on this CPU.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of PyTorch and of --native; by default PyTorch's own choice.",
+)
 @click.pass_obj
 def reference(
     console: Console,
@@ -212,6 +226,8 @@ def reference(
     device: DeviceChoice,
     tasks: Path | None,
     original: Path | None,
+    native: bool,
+    threads: int | None,
 ) -> None:
     """Write PyTorch's answers and speed.
 
@@ -225,6 +241,8 @@ def reference(
         adapter=adapter,
         tasks=tasks,
         original=original,
+        threads=threads,
+        native=native,
         progress=console.progress,
     )
     console.show(written, f"{output}: {written.device.device} ({written.device.name})")

@@ -14,6 +14,7 @@ from manifests.base import Real, Schema
 from manifests.bundle import Sha256
 from manifests.questions import Answers as QuestionAnswers
 
+Engine = Literal["onnxruntime", "onnxruntime-genai"]
 ReadBy = Literal["transformers", "tabwright", "onnxruntime"]
 
 
@@ -124,6 +125,19 @@ class Speed(Schema):
     peak_kind: Literal["cuda-allocated", "process-rss"]
 
 
+class NativeSpeed(Schema):
+    """The speed of the bundle outside a browser, on this machine's CPU.
+
+    ``target`` is the bundle's target whose conventional graph ran.
+    """
+
+    engine: Engine
+    version: str
+    target: str
+    threads: int
+    speed: Speed
+
+
 class Reference(Schema):
     """The whole file.
 
@@ -134,6 +148,7 @@ class Reference(Schema):
     PyTorch's place: all answers and times are onnxruntime's on a CPU.
     ``questions`` are answered with the checkpoint; ``original`` is there where the
     uncompressed model was at hand.
+    ``native`` is the bundle in other engines, in prompts of the lengths of ``speed``.
     """
 
     format: Literal["tabwright-reference"] = "tabwright-reference"
@@ -151,3 +166,4 @@ class Reference(Schema):
     speed: Speed
     questions: QuestionAnswers | None = None
     original: Original | None = None
+    native: tuple[NativeSpeed, ...] = ()

@@ -14,7 +14,7 @@ from manifests.budget import Statistic
 from manifests.bundle import Sha256
 from manifests.page import Adapter, Fallback, LoadTimings, SelfCheckResult
 from manifests.questions import Answers
-from manifests.reference import Device, Speed
+from manifests.reference import Device, NativeSpeed, Speed
 
 
 class Failure(Schema):
@@ -220,10 +220,11 @@ class TargetReport(Schema):
 
 
 class ReferenceSummary(Schema):
-    """The PyTorch side of the comparison."""
+    """The other side of the comparison: PyTorch, and the bundle outside a browser."""
 
     device: Device
     speed: Speed
+    native: tuple[NativeSpeed, ...] = ()
 
 
 class Interval(Schema):

@@ -17,7 +17,15 @@ from browser_harness.judge.units import show, show_round
 from manifests.agreement import Agreement
 from manifests.questions import Answers
 from manifests.reference import Speed
-from manifests.report import Check, Failure, PagePair, Parity, Report, TargetReport
+from manifests.report import (
+    Check,
+    Failure,
+    PagePair,
+    Parity,
+    ReferenceSummary,
+    Report,
+    TargetReport,
+)
 
 #: What stands where there is no figure.
 NONE = "–"
@@ -44,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Glance:
-    """The table: a column per target, and one for PyTorch when it was measured."""
+    """The table: a column per target, one for PyTorch when it was measured, others beside it."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -218,7 +226,7 @@ def baseline_line(report: Report) -> str:
 def glance(report: Report) -> Glance:
     """Every headline figure of ``report``, the targets side by side."""
     targets = list(report.targets.values())
-    speed = report.reference.speed if report.reference else None
+    speed = _outside(report.reference)
     rows = [
         _row(METRICS[metric].label, [figure(t, metric) for t in targets], speed, metric)
         for metric in _METRIC_ROWS
@@ -255,17 +263,32 @@ def glance(report: Report) -> Glance:
     right = [answered(t.questions) for t in targets]
     torch = next((t.reference_questions for t in targets if t.reference_questions), None)
     label = f"Questions answered right ({CONFIDENCE:.0%} interval)"
-    rows.append(Row(label, (*right, *(() if speed is None else (answered(torch),)))))
-    columns = (*report.targets, *(() if speed is None else ("PyTorch",)))
+    native = [NONE] * (len(speed) - 1)
+    rows.append(Row(label, (*right, *((answered(torch), *native) if speed else ()))))
+    if native and report.reference is not None:
+        torch_threads = report.reference.device.threads
+        told = [torch_threads, *(engine.threads for engine in report.reference.native)]
+        rows.append(
+            Row("CPU threads", tuple(str(n) for n in (*(t.threads for t in targets), *told)))
+        )
+    columns = (*report.targets, *speed)
     return Glance(columns, tuple(row for row in rows if set(row.cells) != {NONE}))
 
 
-def _row(label: str, cells: list[str], speed: Speed | None, key: str) -> Row:
-    return Row(label, (*cells, *(() if speed is None else (_reference_cell(speed, key),))))
+def _outside(reference: ReferenceSummary | None) -> dict[str, Speed]:
+    """What was measured outside the browser, by its column's name; PyTorch is the first."""
+    if reference is None:
+        return {}
+    native = {f"{each.engine} {each.version}": each.speed for each in reference.native}
+    return {"PyTorch": reference.speed, **native}
+
+
+def _row(label: str, cells: list[str], outside: dict[str, Speed], key: str) -> Row:
+    return Row(label, (*cells, *(_reference_cell(speed, key) for speed in outside.values())))
 
 
 def _reference_cell(speed: Speed, key: str) -> str:
-    """PyTorch's figure of the row ``key``; a dash where it has none."""
+    """The figure of the row ``key`` outside the browser; a dash where there is none."""
     if key == "load_warm_ms":
         return show(speed.load_ms, "ms")
     if key == "peak_memory_bytes":

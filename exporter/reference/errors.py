@@ -111,3 +111,15 @@ class OutOfMemory(EnvironmentProblem):
             f"{checkpoint}: not enough memory on {device} to run it in float32",
             "use a machine with more memory: the reference file can be judged on any other",
         )
+
+
+class NativeFailed(EnvironmentProblem):
+    """An engine that is installed does not run the bundle."""
+
+    code = "native-failed"
+
+    def __init__(self, bundle: Path, engine: str, reason: str) -> None:
+        super().__init__(
+            f"{bundle}: {engine} does not run it natively: {reason}",
+            "leave --native out, or install the version that constraints.txt names",
+        )

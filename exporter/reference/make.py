@@ -22,10 +22,11 @@ from exporter.reference.model import (
     memory_errors_named,
 )
 from exporter.reference.models import Models, models_of
+from exporter.reference.native import measure_native
 from exporter.reference.original import Uncompressed
 from exporter.reference.prompts import Prompts, open_tokenizer, tokenise
 from exporter.reference.questions import ask
-from exporter.reference.speed import PeakMemory, measure_pace
+from exporter.reference.speed import PeakMemory, measure_pace, prompts_of
 from exporter.reference.suite import SUITE, Suite
 from exporter.write.verify import verify_bundle
 from manifests.bundle import Manifest
@@ -33,7 +34,7 @@ from manifests.machine import cpu_name
 from manifests.progress import Progress, silent
 from manifests.questions import Answers as QuestionAnswers
 from manifests.questions import Questions
-from manifests.reference import Answers, Device, Greedy, Original, Reference, Speed
+from manifests.reference import Answers, Device, Greedy, NativeSpeed, Original, Reference, Speed
 
 PROMPT_LENGTHS = (16, 64, 256)
 GREEDY_TOKENS = 32
@@ -52,6 +53,8 @@ def make_reference(
     original: Path | None = None,
     repetitions: int = 3,
     decode_tokens: int = 32,
+    threads: int | None = None,
+    native: bool = False,
     progress: Progress = silent,
 ) -> Reference:
     """Run the checkpoint and each of the bundle's weight sets in PyTorch.
@@ -72,16 +75,20 @@ def make_reference(
         original: the uncompressed model; what compression cost is told then.
         repetitions: timed rounds, after one that warms up.
         decode_tokens: timed tokens after the first, per round.
+        threads: of PyTorch on a CPU and of the native engines; None for PyTorch's own choice.
+        native: also time the bundle in onnxruntime and onnxruntime-genai.
         progress: told of each phase.
 
     Raises:
         CheckpointMismatch: the bundle was made from another checkpoint.
         LedgerMismatch: the bundle contradicts itself.
         OriginalMismatch: ``original`` speaks other tokens.
-        NoCuda, OutOfMemory: this machine cannot do it.
+        NoCuda, OutOfMemory, NativeFailed: this machine cannot do it.
         QuestionInvalid: ``tasks`` holds a row that is no question.
         BadInput: the checkpoint, the bundle or the suite is damaged or cannot be read.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     texts = Suite.load(suite)
     questions = Questions.load(tasks) if tasks else None
     manifest = verify_bundle(bundle, progress)
@@ -126,6 +133,17 @@ def make_reference(
         if uncompressed is not None:
             told = uncompressed.answer(prompts, expected, questions, context, progress)
             _release_memory(where)
+    beside: tuple[NativeSpeed, ...] = ()
+    if native:
+        lengths = _lengths(manifest.model.context_length, decode_tokens)
+        beside = measure_native(
+            bundle,
+            prompts_of(prompts.scored[0].ids, lengths),
+            threads=torch.get_num_threads(),
+            decode_tokens=decode_tokens,
+            repetitions=repetitions,
+            progress=progress,
+        )
     reference = Reference(
         source_digest=source.digest,
         tokenizer_digest=hashlib.sha256(opened.documents.read("tokenizer.json") or b"").hexdigest(),
@@ -140,6 +158,7 @@ def make_reference(
         speed=speed,
         questions=answered,
         original=told,
+        native=beside,
     )
     return _write(reference, logits, out)
 
@@ -167,8 +186,7 @@ def _run_checkpoint(
         progress("load checkpoint in PyTorch", 1, 1)
         pace = measure_pace(
             model,
-            prompts.scored[0].ids,
-            lengths=tuple(n for n in PROMPT_LENGTHS if n + decode_tokens <= context),
+            prompts_of(prompts.scored[0].ids, _lengths(context, decode_tokens)),
             decode_tokens=decode_tokens,
             repetitions=repetitions,
             progress=progress,
@@ -193,6 +211,10 @@ def _run_checkpoint(
     del model
     _release_memory(device)
     return speed, logits, answered
+
+
+def _lengths(context: int, decode_tokens: int) -> tuple[int, ...]:
+    return tuple(n for n in PROMPT_LENGTHS if n + decode_tokens <= context)
 
 
 def _release_memory(device: DeviceName) -> None:

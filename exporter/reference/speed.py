@@ -67,24 +67,26 @@ class Pace:
     decode_ms: tuple[float, ...]
 
 
+def prompts_of(ids: tuple[int, ...], lengths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """``ids``, repeated as often as needed: speed does not depend on what is said."""
+    return tuple((ids * (length // len(ids) + 1))[:length] for length in lengths)
+
+
 @torch.inference_mode()
 def measure_pace(
     model: Any,
-    ids: tuple[int, ...],
+    prompts: tuple[tuple[int, ...], ...],
     *,
-    lengths: tuple[int, ...],
     decode_tokens: int,
     repetitions: int,
     progress: Progress,
 ) -> Pace:
-    """Time prefill at each of ``lengths`` and decoding after the first of them.
+    """Time prefill of each of ``prompts`` and decoding after the first of them.
 
-    Prompts are ``ids``, repeated as often as needed: speed does not depend on what
-    is said.  Lengths take turns, so that a slow moment of the machine falls on all
-    of them; the first round warms up and is not kept.
+    Prompts take turns, so that a slow moment of the machine falls on all of them; the
+    first round warms up and is not kept.
     """
-    prompts = [(ids * (length // len(ids) + 1))[:length] for length in lengths]
-    prefill: list[list[float]] = [[] for _ in lengths]
+    prefill: list[list[float]] = [[] for _ in prompts]
     decode: list[float] = []
     rounds = repetitions + 1
     for turn in range(rounds):
@@ -98,8 +100,8 @@ def measure_pace(
     progress("time PyTorch", rounds, rounds)
     return Pace(
         prefill=tuple(
-            PrefillSpeed(prompt_tokens=length, ms=tuple(ms))
-            for length, ms in zip(lengths, prefill, strict=True)
+            PrefillSpeed(prompt_tokens=len(prompt), ms=tuple(ms))
+            for prompt, ms in zip(prompts, prefill, strict=True)
         ),
         decode_ms=tuple(decode),
     )

@@ -147,7 +147,9 @@ def on_gpu(bundle: Path) -> dict[str, Any]:
 def test_every_answer_that_ends_fits_the_schema(in_worker: dict[str, Any]) -> None:
     assert in_worker["loaded"] == {"loop": "plain", "notes": []}
     answers = [in_worker[f"seed {seed}"] for seed in range(SEEDS)]
-    ended = [answer["text"] for answer in [*answers, in_worker["greedy"]] if answer["end"] == "stop"]
+    ended = [
+        answer["text"] for answer in [*answers, in_worker["greedy"]] if answer["end"] == "stop"
+    ]
     entries = [Entry.model_validate_json(text, strict=True) for text in ended]
     assert len(entries) >= SEEDS // 2
     assert len({entry.name for entry in entries}) > 1
@@ -193,5 +195,8 @@ def test_the_loop_that_stays_on_the_gpu_is_held_to_it_too(on_gpu: dict[str, Any]
             assert all(value in ("نعم", 7, None) for value in values)
         # The mask of the answer before is gone.
         assert len(seen["free"]["tokens"]) == 3
-    answers = [{name: seen[name]["tokens"] for name in seen if name != "loaded"} for seen in on_gpu.values()]
+    answers = [
+        {name: seen[name]["tokens"] for name in seen if name != "loaded"}
+        for seen in on_gpu.values()
+    ]
     assert answers[0] == answers[1]

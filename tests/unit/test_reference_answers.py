@@ -82,13 +82,14 @@ def test_scores_are_a_plain_forward_pass(model: Any) -> None:
 
 
 def test_every_timed_round_leaves_its_samples(model: Any) -> None:
-    from exporter.reference.speed import measure_pace
+    from exporter.reference.speed import measure_pace, prompts_of
 
+    prompts = prompts_of((5, 6, 7), (4, 9))
+    assert prompts == ((5, 6, 7, 5), (5, 6, 7, 5, 6, 7, 5, 6, 7))
     calls: list[tuple[str, int, int]] = []
     pace = measure_pace(
         model,
-        (5, 6, 7),
-        lengths=(4, 9),
+        prompts,
         decode_tokens=3,
         repetitions=2,
         progress=lambda *call: calls.append(call),

@@ -29,7 +29,7 @@ globalThis.peer = {
       AutoTokenizer.from_pretrained(folder),
       AutoModelForCausalLM.from_pretrained(folder, options),
     ]);
-    return { ms: performance.now() - start };
+    return { ms: performance.now() - start, threads: env.backends.onnx.wasm.numThreads };
   },
 
   tokenize(texts) {
@@ -55,6 +55,20 @@ globalThis.peer = {
     });
     // The streamer is given the prompt first.
     return { tokens: Array.from(output.data.slice(ids.length), Number), at_ms: at_ms.slice(1) };
+  },
+
+  // The sum of -ln p of every token of `ids` after the first.
+  async score(ids) {
+    const { logits } = await model({ input_ids: row(ids), attention_mask: row(ids.map(() => 1)) });
+    const width = logits.dims.at(-1);
+    let total = 0;
+    for (let at = 0; at + 1 < ids.length; at++) {
+      const values = logits.data.subarray(at * width, (at + 1) * width);
+      const most = values.reduce((a, b) => Math.max(a, b));
+      const sum = values.reduce((a, b) => a + Math.exp(b - most), 0);
+      total -= values[ids[at + 1]] - most - Math.log(sum);
+    }
+    return total;
   },
 
   dispose: () => model.dispose(),

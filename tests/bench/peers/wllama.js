@@ -1,10 +1,10 @@
-// wllama in its documented configuration: its own WASM build, no download, greedy.
+// wllama in its documented configuration: its own WASM build, its cache, no download, greedy.
 import { Wllama } from "./node_modules/@wllama/wllama/esm/index.js";
 
 let wllama;
 
 globalThis.peer = {
-  async load(threads) {
+  async load(url, options, threads) {
     const start = performance.now();
     const wasm = new URL("./node_modules/@wllama/wllama/esm/wasm/wllama.wasm", import.meta.url);
     wllama = new Wllama(
@@ -12,15 +12,14 @@ globalThis.peer = {
       { allowOffline: true, suppressNativeLog: true },
     );
     wllama.setCompat(null);
-    const model = await (await fetch("/model/model.gguf")).blob();
-    await wllama.loadModel([model], { n_threads: threads, n_ctx: 1024, n_gpu_layers: 0 });
+    await wllama.loadModelFromUrl(new URL(url, location).href, { ...options, n_threads: threads });
     return { ms: performance.now() - start, threads: wllama.getNumThreads() };
   },
 
   // Times of each token since the start, by this page's clock, and by wllama's own.
   async generate(prompt, tokens) {
     const start = performance.now();
-    const at = [];
+    const at_ms = [];
     let own = null;
     await wllama.createCompletion({
       prompt,
@@ -29,10 +28,10 @@ globalThis.peer = {
       stream: true,
       cache_prompt: false,
       onData(chunk) {
-        if (chunk.choices?.[0]?.text) at.push(performance.now() - start);
+        if (chunk.choices?.[0]?.text) at_ms.push(performance.now() - start);
         own = chunk.timings ?? own;
       },
     });
-    return { at_ms: at, own };
+    return { at_ms, own };
   },
 };

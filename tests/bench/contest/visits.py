@@ -1,0 +1,158 @@
+"""One visit of one side: a fresh browser or a fresh process, a cold load, a warm one, tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from playwright.async_api import Playwright
+
+from browser_harness.client import OBJECT
+from browser_harness.flags import AdapterKind
+from browser_harness.launch import Session, launch
+from browser_harness.serve import StaticServer
+from browser_harness.tab import Tab
+from browser_harness.watch import watching
+from exporter.reference.native import Job, OrtDecoder, time_in_a_process
+from manifests.base import Schema
+from manifests.bundle import read_manifest
+from manifests.page import GpuCalls
+from tests.bench.contest.pages import SECONDS, Prompt, open_runtime
+from tests.bench.contest.sides import NATIVE, Effort, Side
+
+Texts = Sequence[tuple[int, ...]]
+
+
+class Visit(Schema):
+    """Milliseconds; ``cold_ms`` is absent for native engines, whose file is on the disk."""
+
+    cold_ms: float | None = None
+    warm_ms: float
+    at_ms: tuple[float, ...]
+
+
+class Facts(Schema):
+    """What is counted once, apart from the timed visits.
+
+    ``calls`` are per decoded token.
+    """
+
+    download_bytes: int | None = None
+    peak_bytes: int
+    perplexity: float | None = None
+    calls: dict[str, float] | None = None
+
+
+async def visit(
+    playwright: Playwright,
+    site: StaticServer,
+    side: Side,
+    prompt: Prompt,
+    effort: Effort,
+    adapter: AdapterKind,
+) -> Visit:
+    """Time ``side`` in a browser that has nothing of it yet."""
+    async with launch(playwright, adapter=adapter) as session:
+        tab = await session.new_tab()
+        runtime = await open_runtime(tab, site, side)
+        cold = await runtime.load(side)
+        await runtime.generate(prompt, effort.warmup)
+        at_ms = await runtime.generate(prompt, effort.many)
+        await tab.close(seconds=SECONDS)
+        warm = await _load_again(session, site, side)
+    return Visit(cold_ms=cold, warm_ms=warm, at_ms=tuple(at_ms))
+
+
+async def _load_again(session: Session, site: StaticServer, side: Side) -> float:
+    tab = await session.new_tab()
+    warm = await (await open_runtime(tab, site, side)).load(side)
+    await tab.close(seconds=SECONDS)
+    return warm
+
+
+async def count(
+    playwright: Playwright,
+    site: StaticServer,
+    side: Side,
+    prompt: Prompt,
+    effort: Effort,
+    adapter: AdapterKind,
+    texts: Texts,
+) -> Facts:
+    """Count what ``side`` downloads, takes and asks of the GPU, and how well it answers."""
+    async with launch(playwright, adapter=adapter) as session, watching(session.profile) as watch:
+        tab = await session.new_tab()
+        runtime = await open_runtime(tab, site, side)
+        await runtime.load(side)
+        sent = site.bytes_sent
+        await runtime.generate(prompt, effort.warmup)
+        calls = [await _calls(tab)]
+        for tokens in (effort.few, effort.many):
+            await runtime.generate(prompt, tokens)
+            calls.append(await _calls(tab))
+        perplexity = None
+        if effort.perplexity and not side.no_perplexity:
+            surprises = [await runtime.surprise(ids) for ids in texts]
+            perplexity = _perplexity(sum(surprises), texts)
+        memory = watch.memory()
+        await tab.close(seconds=SECONDS)
+    assert memory is not None
+    return Facts(
+        download_bytes=sent,
+        peak_bytes=memory.peak.renderer_pss + memory.peak.gpu_process_pss,
+        perplexity=perplexity,
+        calls=None if side.device == "cpu" else _per_token(calls, effort.many - effort.few),
+    )
+
+
+async def _calls(tab: Tab) -> dict[str, int]:
+    told = await tab.call(OBJECT, "gpuCalls", seconds=SECONDS, doing="counting")
+    return GpuCalls.model_validate(told).model_dump()
+
+
+def _per_token(calls: Sequence[dict[str, int]], tokens: int) -> dict[str, float]:
+    """What ``tokens`` more tokens asked for: both runs had the same prompt."""
+    before, few, many = calls
+    return {
+        name: ((many[name] - few[name]) - (few[name] - before[name])) / tokens for name in before
+    }
+
+
+def _perplexity(surprise: float, texts: Texts) -> float:
+    return math.exp(surprise / sum(len(ids) - 1 for ids in texts))
+
+
+def run_natively(bundle: Path, side: Side, prompt: Prompt, effort: Effort) -> tuple[Visit, int]:
+    """Time a native engine in a process of its own; the visit, and its peak of memory."""
+    assert side.engine in NATIVE
+    job = Job(
+        bundle=str(bundle),
+        engine=side.engine,
+        target=side.source,
+        threads=side.threads,
+        prompts=(prompt.ids,),
+        decode_tokens=effort.many - 1,
+        repetitions=1,
+    )
+    timed = time_in_a_process(job)
+    times = np.cumsum([timed.prefill_ms[0][0], *timed.decode_ms])
+    return Visit(warm_ms=timed.load_ms, at_ms=tuple(times.tolist())), timed.peak_bytes
+
+
+def natively_counted(bundle: Path, side: Side, peak: int, texts: Texts) -> Facts:
+    """The same facts of a native engine: there is no download and no GPU."""
+    perplexity = None
+    if not side.no_perplexity:
+        entry = read_manifest(bundle).targets[side.source]
+        surprise = 0.0
+        for ids in texts:
+            decoder = OrtDecoder(bundle, entry, side.threads)
+            decoder.reset()
+            rows = decoder.logits(ids, keep=0).astype(np.float64)[:-1]
+            rows -= rows.max(axis=-1, keepdims=True)
+            chosen = rows[np.arange(len(rows)), list(ids[1:])]
+            surprise -= float((chosen - np.log(np.exp(rows).sum(axis=-1))).sum())
+        perplexity = _perplexity(surprise, texts)
+    return Facts(peak_bytes=peak, perplexity=perplexity)
