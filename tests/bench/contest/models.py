@@ -84,9 +84,11 @@ def _write_q8(folder: Path) -> None:
         ready = Path(scratch) / "ready.onnx"
         onnx.save(model, ready, save_as_external_data=True, location="ready.onnx_data")
         (folder / "onnx").mkdir()
-        quantize_dynamic(
-            ready, folder / "onnx" / "model_quantized.onnx", weight_type=QuantType.QInt8
-        )
+        quantize_dynamic(ready, Path(scratch) / "q8.onnx", weight_type=QuantType.QInt8)
+        quantised = onnx.load(Path(scratch) / "q8.onnx")
+        # mobius's notes of shapes no longer hold, and onnxruntime-web refuses what contradicts.
+        del quantised.graph.value_info[:]
+        onnx.save(quantised, folder / "onnx" / "model_quantized.onnx")
     for name in _TEXTS:
         shutil.copyfile(plain / name, folder / name)
     config = json.loads((plain / "config.json").read_text("utf-8"))

@@ -11,8 +11,6 @@ env.allowRemoteModels = false;
 env.allowLocalModels = true;
 env.localModelPath = "/";
 env.useBrowserCache = true;
-// Its cache would import the module from a blob, which finds no file beside it.
-env.useWasmCache = false;
 env.backends.onnx.wasm.wasmPaths = ort;
 
 let model;
