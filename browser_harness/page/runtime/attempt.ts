@@ -5,6 +5,7 @@ import type { Progress } from "./obtain.ts";
 import { type LoopKind, type OpenLoop, openLoop, prefillSizes } from "./open_loop.ts";
 import { ortVersion, prepareOrt, usableThreads } from "./ort.ts";
 import { Passes } from "./passes.ts";
+import type { CacheMemory } from "./resident_loop.ts";
 import type { SelfCheckResult, Way } from "./schema.ts";
 import { compareLogits, readSelfCheck } from "./self_check.ts";
 import { startOrt } from "./start_ort.ts";
@@ -22,7 +23,7 @@ export interface Attempting {
   readonly files: (entry: TargetEntry, early: (files: Files) => void) => Promise<Files>;
   readonly threads: number | undefined;
   readonly selfCheck: boolean;
-  readonly cacheGrowthBytes: number | undefined;
+  readonly memory: CacheMemory;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: (progress: Progress) => void;
   readonly notes: string[];
@@ -81,7 +82,7 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     const shards = shardBlobs(manifest, entry, files);
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
     const chunks = prefillSizes(way.loop, gpu?.software ?? false, way.prefill_chunk);
-    opened = await openLoop(way.loop, parts, chunks, common.cacheGrowthBytes);
+    opened = await openLoop(way.loop, parts, chunks, common.memory);
     const checking = performance.now();
     onProgress({ phase: "check", ...told });
     const check = await checkLogits(way, opened, files, gpu, common);

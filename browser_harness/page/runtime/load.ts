@@ -17,7 +17,7 @@ import {
 } from "./manifest.ts";
 import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
-import type { LoopOptions } from "./open_loop.ts";
+import { cacheMemory, type LoopOptions } from "./open_loop.ts";
 import { ortVersion, requireJspi } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
 import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";
@@ -98,8 +98,9 @@ export async function loadHere(
     if (obtainer.lasting && !offline) changed ||= await keepManifest(store, url, bytes, notes);
     return found;
   };
-  const { threads, cacheGrowthBytes, signal, selfCheck = true } = options;
-  const common = { manifest, store, files, threads, selfCheck, cacheGrowthBytes, signal, onProgress, notes };
+  const { threads, signal, selfCheck = true } = options;
+  const memory = cacheMemory(options);
+  const common = { manifest, store, files, threads, selfCheck, memory, signal, onProgress, notes };
   const asked = {
     device_features: options.deviceFeatures ?? "needed",
     loop: options.loop ?? "resident",

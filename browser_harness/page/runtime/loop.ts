@@ -28,6 +28,8 @@ export interface Probed {
 export interface Loop {
   /** Positions that one step takes at most. */
   readonly chunk: number;
+  /** Positions that it has room for, whatever the model's context. */
+  readonly most: number;
 
   /**
    * The tokens that follow `ids`, without end but for `count`. A loop may be ahead of the
@@ -66,6 +68,7 @@ export interface Loop {
 /** The loop for every device: the cache grows, logits come to the CPU, the token is chosen there. */
 export class PlainLoop implements Loop {
   readonly chunk: number;
+  readonly most = Infinity;
   readonly #forward: Forward;
 
   constructor(forward: Forward, chunk: number) {

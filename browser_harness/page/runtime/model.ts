@@ -56,11 +56,12 @@ export class LocalModel implements Model {
     }
     checkTop(logprobs);
     const ids = this.#checked(this.#ids(prompt));
-    const room = this.info.facts.context_length - ids.length;
+    const context = Math.min(this.info.facts.context_length, this.#loop.most);
+    const room = context - ids.length;
     if (room < 1) {
       throw new TabwrightError(
         "context-full",
-        `the prompt's ${ids.length} tokens fill the context of ${this.info.facts.context_length}`,
+        `the prompt's ${ids.length} tokens fill the context of ${context}`,
       );
     }
     const count = Math.min(options.maxNewTokens ?? room, room);

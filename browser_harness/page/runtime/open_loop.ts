@@ -4,7 +4,7 @@ import { Forward } from "./forward.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
 import { createSession, type ort } from "./ort.ts";
 import { Resident } from "./resident.ts";
-import { ResidentLoop } from "./resident_loop.ts";
+import { type CacheMemory, ResidentLoop } from "./resident_loop.ts";
 import type { Model as ModelFacts, TargetEntry } from "./schema.ts";
 
 /** `resident`: the GPU feeds itself. `plain`: every token's logits come to the CPU. */
@@ -24,9 +24,16 @@ export interface LoopOptions {
   readonly prefillChunk?: number | undefined;
   /** About how many bytes the cache on the GPU grows by at a time. Default: 64 MiB. */
   readonly cacheGrowthBytes?: number | undefined;
+  /** About how many bytes the cache on the GPU may take. Default: what the context and the GPU allow. */
+  readonly cacheBudgetBytes?: number | undefined;
 }
 
 const CACHE_GROWTH_BYTES = 64 << 20;
+
+/** How the cache on the GPU may grow. */
+export function cacheMemory({ cacheGrowthBytes = CACHE_GROWTH_BYTES, cacheBudgetBytes = Infinity }: LoopOptions): CacheMemory {
+  return { growthBytes: cacheGrowthBytes, budgetBytes: cacheBudgetBytes };
+}
 
 /** What a loop is made from. */
 export interface Parts {
@@ -57,11 +64,11 @@ export async function openLoop(
   kind: LoopKind,
   parts: Parts,
   chunks: PrefillSizes,
-  growth: number = CACHE_GROWTH_BYTES,
+  memory: CacheMemory,
 ): Promise<OpenLoop> {
   const { gpu, entry } = parts;
   if (kind === "plain" || gpu === undefined || entry.resident_graph === undefined) return await openPlain(parts, chunks);
-  return await openResident(parts, entry.resident_graph, gpu, chunks, growth);
+  return await openResident(parts, entry.resident_graph, gpu, chunks, memory);
 }
 
 async function openPlain({ entry, gpu, file, shards }: Parts, [chunk]: PrefillSizes): Promise<OpenLoop> {
@@ -82,7 +89,7 @@ async function openResident(
   graph: string,
   gpu: Gpu,
   chunks: PrefillSizes,
-  growth: number,
+  memory: CacheMemory,
 ): Promise<OpenLoop> {
   const { entry, facts, file, shards } = parts;
   const session = await createSession({ graph: file(graph), shards }, gpu.device, entry.session_config, {
@@ -91,7 +98,7 @@ async function openResident(
   });
   const resident = new Resident(session, gpu.device, gpu.lost, entry.states, facts.vocab_size);
   gpu.device.pushErrorScope("validation");
-  const loop = new ResidentLoop(resident, gpu.device, gpu.lost, chunks, facts, growth);
+  const loop = new ResidentLoop(resident, gpu.device, gpu.lost, chunks, facts, memory);
   const fault = await gpu.device.popErrorScope();
   try {
     if (fault) throw new TabwrightError("run-failed", `the GPU refused the sampler: ${fault.message}`);

@@ -9,11 +9,19 @@ import { TokenReader } from "./token_reader.ts";
 /** Tokens that may be on their way to the page: while one is read, the GPU makes the next. */
 const AHEAD = 3;
 
+/** How much memory the cache may take, in bytes, about. */
+export interface CacheMemory {
+  /** What it grows by at a time: a step copies it once and records the runs anew. */
+  readonly growthBytes: number;
+  /** What it never exceeds. */
+  readonly budgetBytes: number;
+}
+
 /** Everything on the GPU: states in place, the token chosen there and fed to the next step. */
 export class ResidentLoop implements Loop {
   readonly #resident: Resident;
   readonly #chunks: readonly number[];
-  readonly #most: number;
+  readonly most: number;
   readonly #growth: number;
   readonly #sampler: GpuSampler;
   readonly #reader: TokenReader;
@@ -21,7 +29,6 @@ export class ResidentLoop implements Loop {
 
   /**
    * @param chunks sizes of prefill steps, each a multiple of the next; the last may be padded.
-   * @param growthBytes what the cache grows by at a time, about.
    */
   constructor(
     resident: Resident,
@@ -29,12 +36,14 @@ export class ResidentLoop implements Loop {
     lost: Promise<never>,
     chunks: readonly number[],
     facts: { readonly vocab_size: number; readonly context_length: number },
-    growthBytes: number,
+    { growthBytes, budgetBytes }: CacheMemory,
   ) {
     this.#resident = resident;
     this.#chunks = chunks;
     const { cache } = resident;
-    this.#most = Math.min(this.#whole(facts.context_length), cache.most);
+    const size = chunks.at(-1) as number;
+    const affordable = Math.min(cache.most, budgetBytes / cache.bytesPerPosition);
+    this.most = Math.min(this.#whole(facts.context_length), Math.floor(affordable / size) * size);
     this.#growth = this.#whole(Math.max(growthBytes / cache.bytesPerPosition, 1));
     this.#sampler = new GpuSampler(device, facts.vocab_size, resident.logits, resident.next);
     this.#reader = new TokenReader(device, resident.next, lost, AHEAD);
@@ -119,7 +128,7 @@ export class ResidentLoop implements Loop {
   ): AsyncGenerator<Probed, void> {
     let position = prompt.length - 1;
     // A step that the context has no room for is never taken.
-    for (const chunk of this.#chunks.filter((size) => size <= this.#most)) {
+    for (const chunk of this.#chunks.filter((size) => size <= this.most)) {
       await this.#prefill(prompt, signal, [chunk]);
       yield { position, how: `prefill in steps of ${chunk}`, logits: await this.#resident.readLogits() };
     }
@@ -167,11 +176,11 @@ export class ResidentLoop implements Loop {
   async #reserve(positions: number): Promise<void> {
     const { capacity } = this.#resident.cache;
     if (positions <= capacity) return;
-    if (positions > this.#most) {
-      throw new TabwrightError("context-full", `the GPU has no buffer for a context of ${positions} tokens`);
+    if (positions > this.most) {
+      throw new TabwrightError("context-full", `the cache has no room for ${positions} tokens, only for ${this.most}`);
     }
     const steps = Math.ceil((positions - capacity) / this.#growth);
-    const wanted = Math.min(capacity + steps * this.#growth, this.#most);
+    const wanted = Math.min(capacity + steps * this.#growth, this.most);
     await this.#resident.grow(wanted, this.#length);
   }
 

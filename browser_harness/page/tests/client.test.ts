@@ -166,3 +166,20 @@ test("a disposed model ends its worker, once, and refuses calls", async () => {
   expect(worker.terminated).toBe(true);
   await expect(model.tokenize("1")).rejects.toMatchObject({ code: "disposed" });
 });
+
+test("nothing comes after an abort, though the worker had sent more", async () => {
+  const { worker, model } = await open();
+  const control = new AbortController();
+  const seen: number[] = [];
+  const answer = async () => {
+    for await (const { token } of model.generate("", { maxNewTokens: 50, signal: control.signal })) {
+      seen.push(token);
+      // Long enough for the worker to be several tokens ahead.
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      if (seen.length === 2) control.abort();
+    }
+  };
+  await expect(answer()).rejects.toMatchObject({ code: "aborted" });
+  expect(seen).toEqual([0, 1]);
+  expect(worker.host.running).toBe(0);
+});

@@ -80,9 +80,9 @@ const tokenizer = {
   applyChatTemplate: () => ({ rendered: "12", ids: [1, 2] }),
 } as unknown as Tokenizer;
 
-function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>): LocalModel {
+function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>, most = Infinity): LocalModel {
   const forward = new Forward(session as unknown as ort.InferenceSession, STATES, lost);
-  const loop = new PlainLoop(forward, chunk);
+  const loop = Object.assign(new PlainLoop(forward, chunk), { most });
   const info = { facts: FACTS } as unknown as Model["info"];
   const constrainer = new Constrainer(() => Promise.reject(new Error("no engine here")), undefined, VOCABULARY);
   return new LocalModel(info, tokenizer, loop, constrainer, async () => undefined);
@@ -125,6 +125,17 @@ describe("generate", () => {
     await expect(collect(model.generate(Array(12).fill(0)))).rejects.toMatchObject({ code: "context-full" });
   });
 
+  test("a loop without room for the context ends there, and says what room there is", async () => {
+    const model = modelOn(new FakeSession(), 4, undefined, 5);
+    const answer = model.generate([0, 0, 0], { stopTokens: [] });
+    const seen = [];
+    let next = await answer.next();
+    for (; !next.done; next = await answer.next()) seen.push(next.value.token);
+    expect([seen.length, next.value]).toEqual([2, "length"]);
+    const full = collect(model.generate(Array(5).fill(0)));
+    await expect(full).rejects.toMatchObject({ code: "context-full", message: expect.stringContaining("context of 5") });
+  });
+
   test("takes text and conversations", async () => {
     const session = new FakeSession();
     const model = modelOn(session);
@@ -135,6 +146,50 @@ describe("generate", () => {
 
   test.each([[[]], [[1, 10]], [[-1]], [[1.5]]])("refuses the tokens %j", async (ids) => {
     await expect(collect(modelOn(new FakeSession()).generate(ids))).rejects.toMatchObject({ code: "bad-input" });
+  });
+
+  test("a text that spans tokens ends the answer, and nothing of it is seen", async () => {
+    const model = modelOn(new FakeSession());
+    const all = await collect(model.generate([1, 2], { maxNewTokens: 6, stopTokens: [] }));
+    expect(all.map(({ text }) => text).join("")).toBe("362486");
+    const answer = model.generate([1, 2], { maxNewTokens: 6, stopTokens: [], stop: ["zz", "248"] });
+    const seen = [];
+    let next = await answer.next();
+    for (; !next.done; next = await answer.next()) seen.push(next.value.token);
+    expect([seen, next.value]).toEqual([[3, 6], "stop"]);
+    // Held back as a beginning, then not one.
+    const held = await collect(model.generate([1, 2], { maxNewTokens: 4, stopTokens: [], stop: "249" }));
+    expect(held.map(({ token }) => token)).toEqual([3, 6, 2, 4]);
+    expect(await collect(model.generate([1, 2], { maxNewTokens: 2, stop: "x" }))).toHaveLength(2);
+  });
+
+  test("what was held back before a stop token is shown", async () => {
+    const answer = await collect(modelOn(new FakeSession()).generate([1, 2], { stopTokens: [4], stop: "629" }));
+    expect(answer.map(({ text }) => text).join("")).toBe("362");
+  });
+
+  test("tells how likely each token was", async () => {
+    const [first] = await collect(modelOn(new FakeSession()).generate([1, 2], { maxNewTokens: 1, logprobs: 2 }));
+    // One logit is 1, nine are 0.
+    const total = Math.log(Math.E + 9);
+    expect(first).toMatchObject({ token: 3, top: [{ token: 3 }, { token: 0 }] });
+    expect(first?.logprob).toBeCloseTo(1 - total, 6);
+    expect(first?.top?.[1]?.logprob).toBeCloseTo(-total, 6);
+  });
+
+  test.each([
+    [{ logprobs: -1 }, /'logprobs'/],
+    [{ stop: "" }, /empty text/],
+    [{ stop: "x", schema: true }, /give one of them/],
+  ])("refuses %o", async (options, message) => {
+    const answer = collect(modelOn(new FakeSession()).generate([1], options));
+    await expect(answer).rejects.toMatchObject({ code: "bad-input", message: expect.stringMatching(message) });
+  });
+
+  test("a schema that cannot be held leaves the model usable", async () => {
+    const model = modelOn(new FakeSession());
+    await expect(collect(model.generate([1], { schema: true }))).rejects.toMatchObject({ code: "schema-unsupported" });
+    expect(await collect(model.generate([1], { maxNewTokens: 1 }))).toHaveLength(1);
   });
 
   test("stops on request and frees its cache", async () => {

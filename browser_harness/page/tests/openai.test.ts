@@ -16,10 +16,15 @@ class SayingModel {
     return { rendered: "hi", ids: [1, 2, 3] };
   }
 
+  async detokenize([id]: readonly number[]) {
+    return id === 7 ? "é" : "\uFFFD";
+  }
+
   async *generate(_prompt: unknown, options: GenerateOptions) {
     this.asked = options;
     try {
-      for (const text of ["a", "", "b"]) yield { token: 7, text, atMs: 0 };
+      const likely = options.logprobs === undefined ? {} : { logprob: -0.5, top: [{ token: 8, logprob: -1 }] };
+      for (const text of ["a", "", "b"]) yield { token: 7, text, atMs: 0, ...likely };
       return "stop" as const;
     } finally {
       this.left = true;
@@ -46,13 +51,14 @@ test("a stream begins with the role and ends with the reason, then the usage whe
   const seen = [];
   for await (const chunk of await client().create(request)) seen.push(chunk);
   expect(seen.map(({ choices }) => choices[0])).toEqual([
-    { index: 0, delta: { role: "assistant", content: "" }, finish_reason: null },
-    { index: 0, delta: { content: "a" }, finish_reason: null },
-    { index: 0, delta: { content: "b" }, finish_reason: null },
-    { index: 0, delta: {}, finish_reason: "stop" },
+    { index: 0, delta: { role: "assistant", content: "" }, logprobs: null, finish_reason: null },
+    { index: 0, delta: { content: "a" }, logprobs: null, finish_reason: null },
+    { index: 0, delta: { content: "b" }, logprobs: null, finish_reason: null },
+    { index: 0, delta: {}, logprobs: null, finish_reason: "stop" },
     undefined,
   ]);
   expect(seen.at(-1)?.usage).toEqual({ prompt_tokens: 3, completion_tokens: 3, total_tokens: 6 });
+  expect(seen.slice(0, -1).map(({ usage }) => usage)).toEqual([null, null, null, null]);
   expect(new Set(seen.map(({ id }) => id)).size).toBe(1);
 });
 
@@ -70,10 +76,56 @@ test("a reader who leaves frees the model", async () => {
   expect(model.left).toBe(true);
 });
 
+test("logprobs come with each token, and with it the likeliest", async () => {
+  const model = new SayingModel();
+  const asked = { messages: MESSAGES, logprobs: true, top_logprobs: 1 };
+  const { choices } = await client(model).create(asked);
+  const token = {
+    token: "é",
+    bytes: [0xc3, 0xa9],
+    logprob: -0.5,
+    top_logprobs: [{ token: "\uFFFD", bytes: null, logprob: -1 }],
+  };
+  expect(choices[0]?.logprobs).toEqual({ content: [token, token, token] });
+  expect(model.asked?.logprobs).toBe(1);
+  const streamed = [];
+  for await (const chunk of await client().create({ ...asked, stream: true })) streamed.push(chunk.choices[0]?.logprobs);
+  // The second token has no text of its own yet, but its chances are told.
+  expect(streamed).toEqual([null, { content: [token] }, { content: [token] }, { content: [token] }, null]);
+});
+
 test.each([
-  [{ n: 2 }, /'n' is not understood/],
+  [{ type: "text" }, undefined],
+  [{ type: "json_object" }, { type: "object" }],
+  [{ type: "json_schema", json_schema: { name: "x", strict: true, schema: { type: "null" } } }, { type: "null" }],
+] as const)("the format %j asks for its schema", async (response_format, schema) => {
+  const model = new SayingModel();
+  await client(model).create({ messages: MESSAGES, response_format });
+  expect(model.asked?.schema).toEqual(schema);
+});
+
+test("null is as good as left out, and stop goes on as it is", async () => {
+  const model = new SayingModel();
+  const nothing = { n: null, seed: null, temperature: null, response_format: null, top_p: null, model: null };
+  await client(model).create({ messages: MESSAGES, ...nothing, stop: ["x", "y"] });
+  expect(model.asked).toEqual({ temperature: 1, signal: undefined, stop: ["x", "y"] });
+});
+
+test.each([
+  [{ n: 2 }, /'n' can only be 1/],
+  [{ tools: [] }, /'tools' is not understood/],
+  [{ frequency_penalty: 0.5 }, /'frequency_penalty' is not understood/],
   [{ model: "other" }, /is 'tiny', not 'other'/],
+  [{ top_logprobs: 2 }, /needs 'logprobs'/],
+  [{ logprobs: true, top_logprobs: 21 }, /0 to 20/],
+  [{ stop: ["a", "b", "c", "d", "e"] }, /5 texts/],
+  [{ stream_options: { include_usage: true } }, /needs 'stream'/],
+  [{ stream: true, stream_options: { include_obfuscation: true } }, /'stream_options.include_obfuscation'/],
+  [{ response_format: { type: "xml" } }, /'xml'/],
+  [{ response_format: { type: "json_schema" } }, /json_schema.schema' is missing/],
+  [{ messages: "hi" }, /'messages' must be/],
+  [{ messages: [{ role: "user", content: [{ type: "image_url" }] }] }, /'messages\[0\].content'/],
 ])("refuses %o", async (extra, message) => {
-  const request = { messages: MESSAGES, ...extra } as ChatRequest & { stream?: false };
+  const request = { messages: MESSAGES, ...extra } as unknown as ChatRequest & { stream?: false };
   await expect(client().create(request)).rejects.toMatchObject({ code: "bad-input", message: expect.stringMatching(message) });
 });

@@ -43,6 +43,7 @@ function fakeDevice(): GPUDevice {
     createBindGroup: () => ({}),
     createCommandEncoder: () => ({
       copyBufferToBuffer: (from: unknown, _: number, to: unknown) => contents.set(to, contents.get(from) ?? -1n),
+      beginComputePass: () => ({ setPipeline() {}, setBindGroup() {}, dispatchWorkgroups() {}, end() {} }),
       finish: () => ({}),
     }),
     queue: { submit: () => submitted++, writeBuffer: () => undefined },
@@ -76,15 +77,15 @@ function fakeResident(bytesPerPosition: number, most = 1e6): Resident {
       asked.push(`choose ${token}`);
     },
     async readLogits() {
-      return Float32Array.of(asked.length);
+      return Float32Array.of(0.5);
     },
     dispose() {},
   };
   return resident as unknown as Resident;
 }
 
-function loopOf(resident: Resident, growthBytes = 1000, chunks: readonly number[] = [64, 16]): ResidentLoop {
-  return new ResidentLoop(resident, fakeDevice(), NEVER, chunks, FACTS, growthBytes);
+function loopOf(resident: Resident, growthBytes = 1000, budgetBytes = Infinity): ResidentLoop {
+  return new ResidentLoop(resident, fakeDevice(), NEVER, [64, 16], FACTS, { growthBytes, budgetBytes });
 }
 
 async function take(loop: ResidentLoop, prompt: number, count: number, reads = count): Promise<number[]> {
@@ -164,6 +165,57 @@ test("the cache grows by what the budget buys, in whole chunks, up to the contex
 test("a context that no buffer holds is refused", async () => {
   const loop = loopOf(fakeResident(1, 64));
   await expect(take(loop, 65, 1)).rejects.toMatchObject({ code: "context-full" });
+});
+
+test("the budget ends the context, in whole chunks", async () => {
+  // 10 bytes a position: 90 of them, of which 80 are whole chunks of 16.
+  const loop = loopOf(fakeResident(10), 300, 900);
+  expect(loop.most).toBe(80);
+  await take(loop, 70, 10);
+  expect(asked.filter((step) => step.startsWith("grow"))).toEqual(["grow to 80 keeping 0"]);
+  await expect(take(loop, 81, 1)).rejects.toMatchObject({ code: "context-full" });
+});
+
+test("tokens that were made before a step failed are given before its error", async () => {
+  const resident = fakeResident(10);
+  const { decode } = resident;
+  Object.assign(resident, {
+    decode: (position: number) => (position === 6 ? Promise.reject(new Error("no memory")) : decode(position)),
+  });
+  const tokens: number[] = [];
+  const answer = async () => {
+    for await (const token of loopOf(resident).tokens(Array(4).fill(5), { sampling: {}, count: 9, signal: undefined })) {
+      tokens.push(token);
+    }
+  };
+  await expect(answer()).rejects.toThrow("no memory");
+  // The prompt's own, and those of the steps at 4 and 5.
+  expect(tokens).toEqual([100, 101, 102]);
+});
+
+test("a constraint is asked for every token, and told of it before the next is made", async () => {
+  const heard: (number | string)[] = [];
+  const constraint = {
+    async allowed() {
+      heard.push(`allowed after ${asked.length} steps`);
+      return Int32Array.of(-1);
+    },
+    accept: (token: number) => void heard.push(token),
+  };
+  const rows: number[] = [];
+  const continuation = {
+    sampling: {},
+    count: 3,
+    signal: undefined,
+    constraint,
+    onLogits: (row: Float32Array) => void rows.push(row[0] as number),
+  };
+  asked = [];
+  const tokens: number[] = [];
+  for await (const token of loopOf(fakeResident(1)).tokens([5, 5], continuation)) tokens.push(token);
+  expect(tokens).toEqual([100, 101, 102]);
+  expect(heard).toEqual(["allowed after 2 steps", 100, "allowed after 3 steps", 101, "allowed after 4 steps", 102]);
+  expect(rows).toEqual([0.5, 0.5, 0.5]);
 });
 
 test("a run that fails ends the text with its error", async () => {
