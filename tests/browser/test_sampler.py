@@ -35,6 +35,8 @@ class Case:
     top_k: int = VOCABULARY
     top_p: float = 1.0
     penalty: float = 1.0
+    #: The tokens that may be chosen.
+    allowed: tuple[int, ...] = tuple(range(VOCABULARY))
 
     def options(self, seed: int) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Case:
         seen = np.isin(np.arange(VOCABULARY), PROMPT)
         penalised = np.where(logits > 0, logits / self.penalty, logits * self.penalty)
         scaled = np.where(seen, penalised, logits) / self.temperature
+        scaled[~np.isin(np.arange(VOCABULARY), self.allowed)] = -np.inf
         order = np.argsort(-scaled)
         kept = order[: self.top_k]
         weights = np.exp(scaled[kept] - scaled[kept[0]])
@@ -66,6 +69,9 @@ CASES = {
     "top-k": Case(2.0, top_k=12),
     "top-p": Case(1.5, top_p=0.4),
     "top-k, then top-p": Case(3.0, top_k=40, top_p=0.7),
+    "every third": Case(2.0, top_k=20, top_p=0.8, allowed=tuple(range(1, VOCABULARY, 3))),
+    # Fewer than are to be considered.
+    "three": Case(2.0, top_k=5, top_p=0.95, allowed=(2, 200, 299)),
 }
 PENALISED = Case(0.8, top_k=30, top_p=0.9, penalty=1.3)
 
@@ -103,6 +109,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[
                         PROMPT,
                         case.options(seed),
                         count,
+                        case.allowed,
                         seconds=120,
                         doing="drawing",
                     )

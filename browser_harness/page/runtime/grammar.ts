@@ -32,7 +32,7 @@ const LONGEST = 128;
  * are no characters: half a pair would be no text.
  */
 const BASE = `
-ws ::= "" | " " | "\\n" [ \\t]{0,32}
+ws ::= "" | " " | "\\n" [ \\t]{0,16}
 hex ::= [0-9a-fA-F]
 escape ::= "\\\\" (["\\\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex hex hex | [dD] [0-7] hex hex))
 string ::= "\\"" characters

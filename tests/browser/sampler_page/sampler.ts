@@ -14,6 +14,7 @@ async function draw(
   prompt: readonly number[],
   options: SamplingOptions,
   count: number,
+  allowed: readonly number[],
 ): Promise<Draws> {
   const adapter = await navigator.gpu.requestAdapter();
   const device = (await adapter?.requestDevice()) as GPUDevice;
@@ -25,6 +26,9 @@ async function draw(
 
   const sampler = new GpuSampler(device, row.length, source, next);
   sampler.start(checkSampling(options), prompt);
+  const bits = new Int32Array(Math.ceil(row.length / 32));
+  for (const token of allowed) bits[token >> 5] = (bits[token >> 5] as number) | (1 << (token & 31));
+  if (allowed.length < row.length) sampler.allow(bits);
   const encoder = device.createCommandEncoder();
   for (let index = 0; index < count; index++) {
     sampler.encode(encoder);
@@ -37,7 +41,7 @@ async function draw(
   device.destroy();
 
   const sample = makeSampler(options, prompt);
-  return { gpu, cpu: Array.from({ length: count }, () => sample(row)) };
+  return { gpu, cpu: Array.from({ length: count }, () => sample(row, bits)) };
 }
 
 Object.assign(globalThis, { sampler: { draw } });

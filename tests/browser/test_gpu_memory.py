@@ -1,0 +1,138 @@
+"""What the runtime holds on the GPU: weights, a cache that grows in steps, little else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from browser_harness.client import OBJECT
+from browser_harness.launch import driver, launch
+from browser_harness.plan import PAGE
+from browser_harness.serve import StaticServer
+from exporter.pipeline import export
+from manifests.bundle import Manifest, read_manifest
+from targets import find_targets
+from tests.checkpoints import VARIANTS, write_checkpoint
+from tests.decoder import Decoder
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
+
+TARGET = "webgpu-q4"
+#: Positions that the cache grows by, and a text that outgrows it twice.
+STEP = 16
+PROMPT = [int(token) for token in np.random.default_rng(1).integers(3, 500, 14)]
+TOKENS = 20
+#: Of a budget of three steps, what is left after a prompt.
+LONG = [int(token) for token in np.random.default_rng(2).integers(3, 500, 3 * STEP - 2)]
+
+_LOAD = """async (options) => {
+  const { load } = await import("/bundle/runtime/tabwright.js");
+  globalThis.model = await load("/bundle/manifest.json", {
+    target: "webgpu-q4", threads: 1, worker: false, store: "none", ...options,
+  });
+  globalThis.bytes = async () => (await tabwrightMeasure.memory()).gpu_bytes;
+  return [model.info.loop, await bytes()];
+}"""
+_GENERATE = """async ([prompt, options]) => {
+  const tokens = [];
+  const answer = model.generate(prompt, { stopTokens: [], ...options });
+  try {
+    for (;;) {
+      const next = await answer.next();
+      if (next.done) return [tokens, next.value, await bytes()];
+      tokens.push(next.value.token);
+    }
+  } catch (error) {
+    return [tokens, error.code, await bytes()];
+  }
+}"""
+_DISPOSE = "async () => { await model.dispose(); return bytes(); }"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Weights far larger than what a step computes, as those of any real model.
+    variant = replace(VARIANTS["bf16-untied"], hidden=512, intermediate=1024, vocabulary=16384)
+    folder = tmp_path_factory.mktemp("memory")
+    checkpoint = write_checkpoint(variant, folder / "checkpoint")
+    out = folder / "bundle"
+    export(checkpoint, find_targets([TARGET]), out, runtime=PAGE.parent / "bundle")
+    return out
+
+
+def _position_bytes(manifest: Manifest) -> int:
+    return sum(
+        4 * int(np.prod([axis for axis in state.shape if isinstance(axis, int)]))
+        for state in manifest.targets[TARGET].states
+    )
+
+
+@pytest.fixture(scope="module")
+def seen(bundle: Path) -> dict[str, Any]:
+    position = _position_bytes(read_manifest(bundle))
+    memory = {"cacheGrowthBytes": STEP * position, "cacheBudgetBytes": 3 * STEP * position}
+
+    async def run() -> dict[str, Any]:
+        async with driver() as playwright, launch(playwright, adapter="software") as session:
+            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
+                tab = await session.new_tab()
+                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+
+                async def ask(script: str, given: Any) -> Any:
+                    return await tab.evaluate(script, given, seconds=200, doing="running the model")
+
+                return {
+                    "load": await ask(_LOAD, memory),
+                    "one": await ask(_GENERATE, [PROMPT[:3], {"maxNewTokens": 1}]),
+                    "grown": await ask(_GENERATE, [PROMPT, {"maxNewTokens": TOKENS}]),
+                    "ended": await ask(_GENERATE, [LONG, {}]),
+                    "full": await ask(_GENERATE, [[*LONG, 5, 5], {}]),
+                    "dispose": await ask(_DISPOSE, None),
+                }
+
+    return asyncio.run(run())
+
+
+def test_gpu_holds_the_weights_the_cache_and_five_per_cent(
+    seen: dict[str, Any], bundle: Path
+) -> None:
+    manifest = read_manifest(bundle)
+    sizes = {file.path: file.size for file in manifest.files}
+    weights = sum(sizes[path] for path in manifest.weights["q4"].shards)
+    loop, _ = seen["load"]
+    assert loop == "resident"
+    for name, steps in (("one", 1), ("grown", 3), ("ended", 3)):
+        cache = steps * STEP * _position_bytes(manifest)
+        assert weights + cache < seen[name][2] < 1.05 * (weights + cache), name
+
+
+def test_memory_follows_the_steps_of_the_cache(seen: dict[str, Any], bundle: Path) -> None:
+    step = STEP * _position_bytes(read_manifest(bundle))
+    assert seen["grown"][2] - seen["one"][2] == 2 * step
+    assert seen["ended"][2] == seen["grown"][2]
+
+
+def test_tokens_over_a_growth_are_those_of_onnxruntime(seen: dict[str, Any], bundle: Path) -> None:
+    decoder = Decoder(bundle, TARGET)
+    tokens = list(PROMPT)
+    fed = 0
+    for _ in range(TOKENS):
+        logits = decoder.step(np.array(tokens[fed:]), 1)
+        fed = len(tokens)
+        tokens.append(int(logits[-1].argmax()))
+    assert seen["grown"][:2] == [tokens[len(PROMPT) :], "length"]
+
+
+def test_the_budget_ends_an_answer_and_refuses_a_prompt(seen: dict[str, Any]) -> None:
+    tokens, end, _ = seen["ended"]
+    assert (len(tokens), end) == (2, "length")
+    assert seen["full"][:2] == [[], "context-full"]
+
+
+def test_dispose_frees_every_buffer(seen: dict[str, Any]) -> None:
+    assert seen["dispose"] == 0
