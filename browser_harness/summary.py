@@ -55,13 +55,17 @@ def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
 
 
 def target_bytes(manifest: Manifest, name: str) -> int:
-    """Bytes that a load of one target verifies: all but the shards of other weights.
+    """Bytes that a load of one target verifies: all but types and the shards of other weights.
 
     The page's ``neededFiles`` is the same rule, other targets' small graphs included.
     """
     own = set(manifest.weights[manifest.targets[name].weights].shards)
     others = {shard for weights in manifest.weights.values() for shard in weights.shards} - own
-    return sum(file.size for file in manifest.files if file.path not in others)
+    return sum(
+        file.size
+        for file in manifest.files
+        if file.path not in others and not file.path.endswith(".d.ts")
+    )
 
 
 def summarise(manifest: Manifest) -> BundleSummary:

@@ -1,9 +1,11 @@
 // Writes dist/bundle (what ships in every bundle) and dist/measure (the harness's page).
 // The same sources and lockfile give the same bytes: no time, no absolute path.
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 import { build } from "esbuild";
 
@@ -11,6 +13,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const dist = join(here, "dist");
 const bundle = join(dist, "bundle");
 const ortDist = dirname(fileURLToPath(import.meta.resolve("onnxruntime-web/jspi")));
+const TSC = join(dirname(fileURLToPath(import.meta.resolve("typescript/package.json"))), "bin/tsc");
 const ORT_FILES = ["ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"];
 const pageFiles = JSON.parse(await readFile(join(here, "runtime/page_files.json"), "utf8"));
 
@@ -48,12 +51,37 @@ await build({ ...common, entryPoints: ["measure/measure.ts"], outfile: join(dist
 await copyFile(join(here, "measure/index.html"), join(dist, "measure/index.html"));
 for (const name of ORT_FILES) await copyFile(join(ortDist, name), join(bundle, "runtime", name));
 await writeFile(join(bundle, "index.html"), await pinnedPage());
+const types = await writeTypes();
 
-const shipped = [...pageFiles, "runtime/xgrammar.js", ...ORT_FILES.map((name) => `runtime/${name}`)].sort().join();
+const shipped = [...pageFiles, "runtime/xgrammar.js", ...types, ...ORT_FILES.map((name) => `runtime/${name}`)].sort().join();
 const written = (await readdir(bundle, { recursive: true, withFileTypes: true }))
   .filter((entry) => entry.isFile())
   .map((entry) => relative(bundle, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
 if (written.sort().join() !== shipped) throw new Error(`page_files.json lists ${shipped}; there are ${written}`);
+
+/** Declarations of what tabwright.js exports, each module's in a file of its own; gives their paths. */
+async function writeTypes() {
+  const emitted = join(dist, "types");
+  await promisify(execFile)(process.execPath, [TSC, "-p", "tsconfig.types.json", "--outDir", emitted], { cwd: here });
+  const written = new Set();
+  const copy = async (name) => {
+    if (written.has(name)) return;
+    written.add(name);
+    const text = await readFile(join(emitted, "runtime", `${name}.d.ts`), "utf8");
+    const imported = [...text.matchAll(/ from "([^"]+)"/g)].map(([, from]) => /^\.\/(\w+)\.ts$/.exec(from)?.[1] ?? fail(name, from));
+    const linked = text.replaceAll(/( from "\.\/\w+)\.ts"/g, '$1.js"');
+    await writeFile(join(bundle, "runtime/types", `${name}.d.ts`), linked);
+    for (const next of imported) await copy(next);
+  };
+  const fail = (name, from) => {
+    throw new Error(`the types of runtime/${name}.ts need '${from}', which is not in the bundle`);
+  };
+  await mkdir(join(bundle, "runtime/types"));
+  await copy("index");
+  await writeFile(join(bundle, "runtime/tabwright.d.ts"), 'export * from "./types/index.js";\n');
+  await rm(emitted, { recursive: true });
+  return ["runtime/tabwright.d.ts", ...Array.from(written, (name) => `runtime/types/${name}.d.ts`)];
+}
 
 /** The chat page with its script and style pinned: the browser refuses one of which a bit differs. */
 async function pinnedPage() {

@@ -15,6 +15,7 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".mjs": "text/javascript",
     ".onnx": "application/octet-stream",
+    ".ts": "text/plain",
     ".txt": "text/plain",
     ".wasm": "application/wasm",
 }

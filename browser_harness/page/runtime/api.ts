@@ -1,9 +1,23 @@
 import type { JsonSchema } from "./grammar.ts";
-import type { LoopKind } from "./open_loop.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { Adapter, Fallback, LoadTimings, Model as ModelFacts, SelfCheckResult } from "./schema.ts";
 import type { TargetChoice } from "./target.ts";
 import type { Message, RenderedChat } from "./tokenizer.ts";
+
+/** `resident`: the GPU feeds itself. `plain`: every token's logits come to the CPU. */
+export type LoopKind = "resident" | "plain";
+
+/** What may be asked of it. */
+export interface LoopOptions {
+  /** How tokens are made on a GPU. Default: staying on it, where that is possible. */
+  readonly loop?: LoopKind | undefined;
+  /** Tokens of a prompt's step at most. Default: what suits the adapter. */
+  readonly prefillChunk?: number | undefined;
+  /** About how many bytes the cache on the GPU grows by at a time. Default: 64 MiB. */
+  readonly cacheGrowthBytes?: number | undefined;
+  /** About how many bytes the cache on the GPU may take. Default: what the context and the GPU allow. */
+  readonly cacheBudgetBytes?: number | undefined;
+}
 
 /** Text, a conversation, or token ids as they are. */
 export type Prompt = string | readonly Message[] | readonly number[];

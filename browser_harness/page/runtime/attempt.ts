@@ -1,8 +1,9 @@
+import type { LoopKind } from "./api.ts";
 import { type Gpu, requestAdapter, requestGpu, throwIfLost } from "./device.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import { findTarget, type Manifest, ORT_MODULE, ORT_WASM, shardsOf, type TargetEntry } from "./manifest.ts";
 import type { Progress } from "./obtain.ts";
-import { type LoopKind, type OpenLoop, openLoop, prefillSizes } from "./open_loop.ts";
+import { type OpenLoop, openLoop, prefillSizes } from "./open_loop.ts";
 import { ortVersion, prepareOrt, usableThreads } from "./ort.ts";
 import { Passes } from "./passes.ts";
 import type { CacheMemory } from "./resident_loop.ts";

@@ -9,6 +9,7 @@ export type {
   GenerateOptions,
   LoadedFacts,
   LogprobOptions,
+  LoopKind,
   Model,
   Prompt,
   ScoredBlock,

@@ -1,4 +1,4 @@
-import type { LoadedFacts, Model } from "./api.ts";
+import type { LoadedFacts, LoopOptions, Model } from "./api.ts";
 import { fileAt, type Files } from "./attempt.ts";
 import { openAnyWay } from "./climb.ts";
 import { browserTransport } from "./connection.ts";
@@ -17,7 +17,7 @@ import {
 } from "./manifest.ts";
 import { LocalModel } from "./model.ts";
 import { Obtainer, type Progress } from "./obtain.ts";
-import { cacheMemory, type LoopOptions } from "./open_loop.ts";
+import { cacheMemory } from "./open_loop.ts";
 import { ortVersion, requireJspi } from "./ort.ts";
 import type { LoadTimings } from "./schema.ts";
 import { keepManifest, readManifest, verifyPageFiles } from "./served.ts";

@@ -129,14 +129,17 @@ export function shardsOf(manifest: Manifest, target: TargetEntry): readonly stri
   return manifest.weights[target.weights]?.shards ?? [];
 }
 
+/** Types, for whoever compiles a page against the runtime; no browser wants them. */
+const TYPES = ".d.ts";
+
 /**
- * Every file that a load of `target` verifies: all but the shards of other weights.
+ * Every file that a load of `target` verifies: all but types and the shards of other weights.
  * The graphs of other targets are small, and a changed bundle is refused as a whole.
  */
 export function neededFiles(manifest: Manifest, target: TargetEntry): BundleFile[] {
   const own = new Set(shardsOf(manifest, target));
   const others = new Set(Object.values(manifest.weights).flatMap((weights) => weights.shards));
-  return manifest.files.filter((file) => own.has(file.path) || !others.has(file.path));
+  return manifest.files.filter(({ path }) => own.has(path) || !(others.has(path) || path.endsWith(TYPES)));
 }
 
 /** The chunks of `file`, in order; the last may be shorter. */

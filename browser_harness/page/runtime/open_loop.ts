@@ -1,3 +1,4 @@
+import type { LoopKind, LoopOptions } from "./api.ts";
 import type { Gpu } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
@@ -7,26 +8,12 @@ import { Resident } from "./resident.ts";
 import { type CacheMemory, ResidentLoop } from "./resident_loop.ts";
 import type { Model as ModelFacts, TargetEntry } from "./schema.ts";
 
-/** `resident`: the GPU feeds itself. `plain`: every token's logits come to the CPU. */
-export type LoopKind = "resident" | "plain";
-
 /** Tokens per prefill step; SwiftShader computes longer ones wrongly. */
 const PREFILL = {
   plain: { software: [16], other: [512] },
   // Steps of these sizes are recorded, so there are few; the last one of a prompt is padded.
   resident: { software: [16], other: [256, 32] },
 } as const;
-
-export interface LoopOptions {
-  /** How tokens are made on a GPU. Default: staying on it, where that is possible. */
-  readonly loop?: LoopKind | undefined;
-  /** Tokens of a prompt's step at most. Default: what suits the adapter. */
-  readonly prefillChunk?: number | undefined;
-  /** About how many bytes the cache on the GPU grows by at a time. Default: 64 MiB. */
-  readonly cacheGrowthBytes?: number | undefined;
-  /** About how many bytes the cache on the GPU may take. Default: what the context and the GPU allow. */
-  readonly cacheBudgetBytes?: number | undefined;
-}
 
 const CACHE_GROWTH_BYTES = 64 << 20;
 
