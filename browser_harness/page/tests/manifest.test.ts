@@ -58,12 +58,15 @@ describe("a sealed manifest is refused", () => {
   });
 });
 
-test("a target needs all files but the shards of other weights", async () => {
-  const manifest = await parse(seal(document()));
+test("a target needs all files but types and the shards of other weights", async () => {
+  const served = document();
+  (served["files"] as unknown[]).push(describeFile("runtime/tabwright.d.ts", bytesOf(5), 8));
+  const manifest = await parse(seal(served));
   const paths = neededFiles(manifest, findTarget(manifest, "a")).map((file) => file.path);
   expect(paths).toContain("onnx/b.onnx");
   expect(paths).toContain("onnx/a_data");
   expect(paths).not.toContain("onnx/b_data");
+  expect(paths).not.toContain("runtime/tabwright.d.ts");
 });
 
 test("an unknown target is refused, naming those there are", async () => {
