@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from math import prod
@@ -24,7 +25,7 @@ from exporter.self_check import make_self_check
 from exporter.write import files, staging
 from exporter.write.assets import copy_model_files, copy_runtime
 from exporter.write.shards import CHUNK_SIZE
-from exporter.write.store import StoredWeights
+from exporter.write.store import MatrixRole, StoredWeights
 from exporter.write.weights import by_weight_set, write_weights
 from manifests.bundle import MANIFEST_NAME, File, Manifest, TargetEntry, WeightSet
 from manifests.errors import BadInput
@@ -95,7 +96,7 @@ def export(
     reached = min(reached_context(skeleton, context) for skeleton in declared.skeletons.values())
     checkpoint = replace(checkpoint, remarks=(*checkpoint.remarks, *declared.remarks))
     for target in targets:
-        _check_fits(declared.weights, target)
+        _check_fits(declared.weights, declared.roles, target)
 
     with staging.staged(out, force=force) as stage:
         described: list[File] = []
@@ -144,9 +145,13 @@ def export(
     return manifest
 
 
-def _check_fits(weights: list[Dense | Packed], target: Target) -> None:
+def _check_fits(
+    weights: list[Dense | Packed], roles: Mapping[str, MatrixRole], target: Target
+) -> None:
     room = target.max_folded_bytes
-    needed = 4 * sum(prod(weight.shape) for weight in weights)
+    # An embedding that no product reads stays codes.
+    folded = (weight for weight in weights if roles.get(weight.name) != "embedding")
+    needed = 4 * sum(prod(weight.shape) for weight in folded)
     if room is not None and needed > room:
         raise TooLargeForTarget(target, needed, room)
 

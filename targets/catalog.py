@@ -12,7 +12,7 @@ from manifests.errors import EXIT_USAGE, TabwrightError
 MIB = 1 << 20
 
 Matmul = Literal["matmul-nbits", "folded-dequantize"]
-Gather = Literal["gather-block-quantized", "folded-dequantize"]
+Gather = Literal["gather-block-quantized", "unpacked"]
 RoundingMethod = Literal["nearest", "search"]
 
 
@@ -47,6 +47,9 @@ class Target:
         matmul: ``matmul-nbits`` keeps codes in memory (com.microsoft
             MatMulNBits); ``folded-dequantize`` lets the runtime fold a
             DequantizeLinear to floats while it loads.
+        gather: ``gather-block-quantized`` reads an embedding's codes with one operator
+            (com.microsoft GatherBlockQuantized); ``unpacked`` with several that every
+            build has.
         max_shard_bytes: shards stay below it; far below 4 GiB, where wasm32
             runtimes read wrong offsets.
         features, limits: what the GPU device must offer.
@@ -117,7 +120,7 @@ _WASM_Q4 = Target(
     graph="model_q4_wasm",
     activation_dtype="float32",
     matmul="folded-dequantize",
-    gather="folded-dequantize",
+    gather="unpacked",
     # A folded graph must not be turned back into quantised kernels.
     session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
     max_folded_bytes=2560 * MIB,

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporter.lower.errors import GraphUnexpected
-from exporter.lower.weights import external, floats, integers
+from exporter.lower.folded import folded_product
+from exporter.lower.unpacked import unpacked_gather
+from exporter.lower.weights import MICROSOFT, external, floats, integers
 from exporter.write.store import Matrix, StoredWeights
 from targets import Target
-
-MICROSOFT = "com.microsoft"
-_FOLDED_CODES = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,8 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
             else:
                 raise GraphUnexpected(f"{matrix.name} goes into {node.op_type}")
         del graph.initializers[matrix.name]
+    # A weight that several products share was made for whichever was replaced first.
+    graph.sort()
     model.opset_imports[MICROSOFT] = 1
 
 
@@ -146,44 +147,14 @@ def _gather_block_quantized(site: Site) -> list[ir.Node]:
 
 
 def _folded_matmul(site: Site) -> list[ir.Node]:
-    """A float product over a DequantizeLinear that onnxruntime folds while it loads.
-
-    FusedMatMul takes the weight as [N, K]; a Transpose would be folded into a second copy.
-    """
-    inputs = [site.source, _dequantised(site)]
-    return [ir.node("FusedMatMul", inputs, {"transB": 1}, domain=MICROSOFT)]
+    """A float product over weights that onnxruntime folds while it loads."""
+    return folded_product(site.graph, site.matrix, site.store, site.source)
 
 
-def _folded_gather(site: Site) -> list[ir.Node]:
-    """A float Gather from the same folded weight that a tied head multiplies with."""
-    return [ir.node("Gather", [_dequantised(site), site.source])]
-
-
-def _dequantised(site: Site) -> ir.Value:
-    """The float weight [N, K], made by one DequantizeLinear at the head of the graph."""
-    graph, matrix = site.graph, site.matrix
-    codes_name = f"{matrix.name}.codes"
-    if codes_name in graph.initializers:
-        return next(iter(graph.initializers[codes_name].uses())).node.outputs[0]
-    dtype = _FOLDED_CODES[matrix.bits]
-    blocks = (matrix.shape[0], matrix.blocks)
-    zero_points = matrix.zero_points or site.store.default_zero_points[matrix.bits]
-    inputs = [
-        external(graph, codes_name, matrix.codes, dtype, matrix.shape),
-        _scales(site, blocks),
-        external(graph, f"{matrix.name}.zero_points", zero_points, dtype, blocks),
-    ]
-    node = ir.node("DequantizeLinear", inputs, {"axis": 1, "block_size": matrix.block_size})
-    node.outputs[0].name = f"{matrix.name}.float"
-    node.outputs[0].shape = ir.Shape(matrix.shape)
-    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    # Behind the cast of its scales, which is at the head already.
-    scales = inputs[1].producer()
-    if scales is None:
-        graph.insert_before(graph[0], node)
-    else:
-        graph.insert_after(scales, node)
-    return node.outputs[0]
+def _unpacked_gather(site: Site) -> list[ir.Node]:
+    """A Gather of codes, made floats by operators that every CPU build has."""
+    scales = _scales(site, (site.matrix.shape[0], site.matrix.blocks))
+    return unpacked_gather(site.graph, site.matrix, scales, site.source)
 
 
 def _blocked_codes(site: Site) -> ir.Value:
@@ -206,5 +177,5 @@ MATMULS: dict[str, _Replacement] = {
 }
 GATHERS: dict[str, _Replacement] = {
     "gather-block-quantized": _gather_block_quantized,
-    "folded-dequantize": _folded_gather,
+    "unpacked": _unpacked_gather,
 }

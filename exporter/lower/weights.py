@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from manifests.bundle import Range
 
+MICROSOFT = "com.microsoft"
 _ONNX_DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 
 
@@ -63,9 +64,16 @@ def floats(
 
 def integers(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
     """A small int64 constant, kept in the graph's own file; made once per name."""
+    return constant(graph, name, values, ir.DataType.INT64)
+
+
+def constant(
+    graph: ir.Graph, name: str, values: list[int] | list[float], dtype: ir.DataType
+) -> ir.Value:
+    """A small constant [values], kept in the graph's own file; made once per name."""
     if name in graph.initializers:
         return graph.initializers[name]
-    value = ir.Value(name=name, const_value=ir.tensor(values, ir.DataType.INT64, name=name))
-    value.type, value.shape = ir.TensorType(ir.DataType.INT64), ir.Shape((len(values),))
+    value = ir.Value(name=name, const_value=ir.tensor(values, dtype, name=name))
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape((len(values),))
     graph.register_initializer(value)
     return value

@@ -27,7 +27,7 @@ Factory = Callable[[str], Path]
 
 
 def test_too_large_for_target(tiny_checkpoint: Factory, page: Path, tmp_path: Path) -> None:
-    # The embedding alone is 512 x 128 floats: 256 KiB.
+    # The tied head alone is 512 x 128 floats: 256 KiB.
     small = replace(TARGETS["wasm-q4"], max_folded_bytes=256 << 10)
     with pytest.raises(TooLargeForTarget, match=r"wasm-q4: \d+ MiB of float weights"):
         export(tiny_checkpoint("bf16"), (small,), tmp_path / "out", runtime=page)

@@ -1,23 +1,76 @@
-const PIECE = 4 << 20;
+/** ONNX Runtime asks for a weight at a time, mostly in the file's order or against it. */
+const WINDOW = 16 << 20;
+/** A weight, its scales and its zero points may lie in different windows. */
+const WINDOWS = 3;
+
+/** Reads a blob in large windows and keeps the last few, so that small reads cost no wait each. */
+class Windows {
+  readonly #source: Blob;
+  /** By number, the longest unused first. */
+  readonly #kept = new Map<number, Promise<ArrayBuffer>>();
+
+  constructor(source: Blob) {
+    this.#source = source;
+  }
+
+  get size(): number {
+    return this.#source.size;
+  }
+
+  /** A view of the bytes from `start` to `stop`, or to the end of the window that `start` is in. */
+  async read(start: number, stop: number): Promise<Uint8Array<ArrayBuffer>> {
+    const number = Math.floor(start / WINDOW);
+    const offset = start - number * WINDOW;
+    const window = await this.#window(number);
+    return new Uint8Array(window, offset, Math.min(stop - start, window.byteLength - offset));
+  }
+
+  #window(number: number): Promise<ArrayBuffer> {
+    const window =
+      this.#kept.get(number) ?? this.#source.slice(number * WINDOW, (number + 1) * WINDOW).arrayBuffer();
+    this.#kept.delete(number);
+    this.#kept.set(number, window);
+    const [oldest] = this.#kept.keys();
+    if (this.#kept.size > WINDOWS) this.#kept.delete(oldest as number);
+    return window;
+  }
+}
 
 /**
- * A blob whose stream has no "byob" reader. Chromium 156's, which ONNX Runtime
- * prefers, now and then never answers when the blob lies in several files of the
+ * A blob that is read through {@link Windows}, with no "byob" reader. Chromium 156's, which
+ * ONNX Runtime prefers, now and then never answers when the blob lies in several files of the
  * private file system (about one load in ten); reading through arrayBuffer() does.
  */
 export class SteadyBlob extends Blob {
-  override slice(start?: number, end?: number, type?: string): Blob {
-    return new SteadyBlob([super.slice(start, end, type)]);
+  readonly #windows: Windows;
+  readonly #start: number;
+  readonly #stop: number;
+
+  constructor(source: Blob | Windows, start = 0, stop = source.size) {
+    super();
+    this.#windows = source instanceof Windows ? source : new Windows(source);
+    this.#start = start;
+    this.#stop = stop;
+  }
+
+  override get size(): number {
+    return this.#stop - this.#start;
+  }
+
+  override slice(start = 0, end = this.size): Blob {
+    const within = (at: number) => this.#start + Math.min(Math.max(at < 0 ? this.size + at : at, 0), this.size);
+    const first = within(start);
+    return new SteadyBlob(this.#windows, first, Math.max(first, within(end)));
   }
 
   override stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    let offset = 0;
+    let at = this.#start;
     return new ReadableStream({
       pull: async (controller) => {
-        if (offset >= this.size) return controller.close();
-        const piece = super.slice(offset, offset + PIECE);
-        offset += piece.size;
-        controller.enqueue(new Uint8Array(await piece.arrayBuffer()));
+        if (at >= this.#stop) return controller.close();
+        const piece = await this.#windows.read(at, this.#stop);
+        at += piece.length;
+        controller.enqueue(piece);
       },
     });
   }
