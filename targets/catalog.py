@@ -13,6 +13,7 @@ MIB = 1 << 20
 
 Matmul = Literal["matmul-nbits", "folded-dequantize"]
 Gather = Literal["gather-block-quantized", "unpacked"]
+Attention = Literal["fused", "spelt-out"]
 RoundingMethod = Literal["nearest", "search"]
 
 
@@ -50,6 +51,8 @@ class Target:
         gather: ``gather-block-quantized`` reads an embedding's codes with one operator
             (com.microsoft GatherBlockQuantized); ``unpacked`` with several that every
             build has.
+        attention: ``fused`` has one operator for it (com.microsoft
+            GroupQueryAttention); ``spelt-out`` products and a Softmax, where they are faster.
         max_shard_bytes: shards stay below it; far below 4 GiB, where wasm32
             runtimes read wrong offsets.
         features, limits: what the GPU device must offer.
@@ -67,6 +70,7 @@ class Target:
     activation_dtype: Literal["float16", "float32"]
     matmul: Matmul
     gather: Gather
+    attention: Attention
     resident_graph: str | None = None
     block_size: int = 32
     rounding: RoundingMethod = "search"
@@ -100,6 +104,7 @@ _WEBGPU_Q4 = Target(
     activation_dtype="float32",
     matmul="matmul-nbits",
     gather="gather-block-quantized",
+    attention="fused",
     resident_graph="model_q4_resident",
     # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
     # onnxruntime-web's fused q/k/v kernel binds nine buffers.
@@ -121,6 +126,7 @@ _WASM_Q4 = Target(
     activation_dtype="float32",
     matmul="folded-dequantize",
     gather="unpacked",
+    attention="spelt-out",
     # A folded graph must not be turned back into quantised kernels.
     session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
     max_folded_bytes=2560 * MIB,

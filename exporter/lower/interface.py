@@ -9,6 +9,8 @@ from exporter.lower.weights import integers
 from manifests.bundle import State
 
 KEEP = "num_logits_to_keep"
+IDS = "input_ids"
+MASK = "attention_mask"
 LOGITS = "logits"
 #: What may stand between the head's product and the logits: all work value by value.
 _AFTER_HEAD = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Tanh"})
@@ -93,6 +95,14 @@ def find_head(logits: ir.Value) -> ir.Node:
     if node is None or "MatMul" not in node.op_type:
         raise GraphUnexpected("no product above the logits")
     return node
+
+
+def drop_unused(graph: ir.Graph) -> None:
+    """Remove the nodes whose values nobody asks for."""
+    wanted = set(graph.outputs)
+    for node in reversed(graph):
+        if not any(value in wanted or value.uses() for value in node.outputs):
+            graph.remove(node, safe=True)
 
 
 def _maker(value: ir.Value | None) -> ir.Node | None:

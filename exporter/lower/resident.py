@@ -11,10 +11,17 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exporter.lower.errors import GraphUnexpected
-from exporter.lower.interface import LOGITS, describe_states, find_head, find_logits, shape_of
+from exporter.lower.interface import (
+    IDS,
+    LOGITS,
+    MASK,
+    describe_states,
+    drop_unused,
+    find_head,
+    find_logits,
+    shape_of,
+)
 
-IDS = "input_ids"
-MASK = "attention_mask"
 LAST = "seqlens_k"
 TOTAL = "total_sequence_length"
 ROWS = "kept_rows"
@@ -62,10 +69,7 @@ def _input(graph: ir.Graph, name: str, dtype: ir.DataType, shape: list[int | str
 
 def _drop_mask(graph: ir.Graph) -> None:
     """Remove the mask and what was counted from it, which nothing asks for any more."""
-    wanted = set(graph.outputs)
-    for node in reversed(graph):
-        if not any(value in wanted or value.uses() for value in node.outputs):
-            graph.remove(node, safe=True)
+    drop_unused(graph)
     mask = next(value for value in graph.inputs if value.name == MASK)
     if mask.uses():
         asking = ", ".join(sorted({usage.node.op_type for usage in mask.uses()}))

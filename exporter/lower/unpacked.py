@@ -7,29 +7,14 @@ a tied head keeps a second copy of them, packed for its product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import onnx_ir as ir
 
+from exporter.lower.chain import Chain
 from exporter.lower.weights import constant, external, integers
 from exporter.write.store import Matrix
 
 _BYTE = ir.DataType.UINT8
 _FLOAT = ir.DataType.FLOAT
-
-
-@dataclass
-class _Chain:
-    """Nodes in order; their values are called after ``name``."""
-
-    name: str
-    nodes: list[ir.Node] = field(default_factory=list)
-
-    def then(self, operator: str, *inputs: ir.Value | None, **attributes: int | str) -> ir.Value:
-        node = ir.node(operator, inputs, attributes)
-        node.outputs[0].name = f"{self.name}.{len(self.nodes)}"
-        self.nodes.append(node)
-        return node.outputs[0]
 
 
 def unpacked_gather(
@@ -45,7 +30,7 @@ def unpacked_gather(
     """
     rows, columns = matrix.shape
     name = f"{matrix.name}.rows"
-    chain = _Chain(name)
+    chain = Chain(name)
     stored = (rows, columns * matrix.bits // 8)
     codes = chain.then("Gather", external(graph, name, matrix.codes, _BYTE, stored), ids)
     if matrix.bits == 4:
@@ -61,7 +46,7 @@ def unpacked_gather(
     return chain.nodes
 
 
-def _nibbles(graph: ir.Graph, chain: _Chain, codes: ir.Value) -> ir.Value:
+def _nibbles(graph: ir.Graph, chain: Chain, codes: ir.Value) -> ir.Value:
     """The two codes of each byte on an axis of their own, the low one first."""
     apart = chain.then("Unsqueeze", codes, integers(graph, f"{chain.name}.each", [-1]))
     mask = constant(graph, f"{chain.name}.mask", [0x0F], _BYTE)

@@ -68,12 +68,13 @@ def integers(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
 
 
 def constant(
-    graph: ir.Graph, name: str, values: list[int] | list[float], dtype: ir.DataType
+    graph: ir.Graph, name: str, values: float | list[int] | list[float], dtype: ir.DataType
 ) -> ir.Value:
-    """A small constant [values], kept in the graph's own file; made once per name."""
+    """A small constant, a scalar or a vector, in the graph's own file; made once per name."""
     if name in graph.initializers:
         return graph.initializers[name]
     value = ir.Value(name=name, const_value=ir.tensor(values, dtype, name=name))
-    value.type, value.shape = ir.TensorType(dtype), ir.Shape((len(values),))
+    shape = (len(values),) if isinstance(values, list) else ()
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
     graph.register_initializer(value)
     return value
