@@ -24,7 +24,7 @@ Tensors = dict[str, NDArray[Any]]
 RNG = np.random.default_rng(5)
 
 
-def _model(*, packed: bool, rotation: int, **attributes: float) -> onnx.ModelProto:
+def _model(*, packed: bool, rotation: int, **attributes: Any) -> onnx.ModelProto:
     """One GroupQueryAttention whose lengths come from the mask, as in our decoders."""
     parts = ["query", "", ""] if packed else ["query", "key", "value"]
     widths = [QUERIES + 2 * SHARED] if packed else [QUERIES, SHARED, SHARED]
@@ -46,7 +46,7 @@ def _model(*, packed: bool, rotation: int, **attributes: float) -> onnx.ModelPro
             **attributes,
         ),
     ]
-    cache = [1, KEYS, "past", WIDTH]
+    cache: list[int | str | None] = [1, KEYS, "past", WIDTH]
     floats = TensorProto.FLOAT
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "new"]),
