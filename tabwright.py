@@ -75,6 +75,7 @@ COMMANDS: dict[str, Entry] = {
         "browser_harness.judging.commands:trend", "Show how the figures went over a history."
     ),
     "inspect": Entry("exporter.commands:inspect", "Tell what a checkpoint or a bundle is."),
+    "fit": Entry("browser_harness.commands:fit", "Tell how much memory a bundle needs."),
     "verify": Entry("exporter.commands:verify", "Check that a bundle is whole."),
     "serve": Entry("browser_harness.commands:serve", "Open a bundle in your own browser."),
     "demo": Entry("exporter.commands:demo", "Make a demo's compressed checkpoint."),

@@ -22,6 +22,7 @@ from manifests.page import (
     PageMemory,
     TokenChance,
 )
+from manifests.work import Bandwidth, GpuBuffers, GpuPasses
 
 S = TypeVar("S", bound=Schema)
 
@@ -93,6 +94,27 @@ class MeasurePage:
             raise PageContractBroken("generate", f"{len(result.tokens)} tokens, asked for {tokens}")
         return result
 
+    async def generate_within(
+        self, prompt: Sequence[int], tokens: int, *, seconds: float
+    ) -> GenerateResult:
+        """As :meth:`generate`, but no token is waited for once ``seconds`` have passed.
+
+        There are fewer tokens then, at least one.
+        """
+        answer = await self._ask(
+            "generate",
+            list(prompt),
+            tokens,
+            True,
+            seconds * 1000,
+            doing=f"generating up to {tokens} tokens after {len(prompt)}",
+            s=seconds + self._seconds(len(prompt)),
+        )
+        result = _parse(GenerateResult, answer, "generate")
+        if not 0 < len(result.tokens) == len(result.at_ms) <= tokens:
+            raise PageContractBroken("generate", f"{len(result.tokens)} tokens of {tokens}")
+        return result
+
     async def generate_until(
         self,
         prompt: Sequence[int],
@@ -157,9 +179,37 @@ class MeasurePage:
         answer = await self._ask("memory", doing="looking at its memory", s=_MEMORY_SECONDS)
         return _parse(PageMemory, answer, "memory")
 
+    async def release(self) -> None:
+        """Release the model; another may be loaded."""
+        await self._ask("dispose", doing="releasing the model")
+
+    async def bandwidth(self, *, on_gpu: bool, size: int, threads: int) -> Bandwidth:
+        """How fast ``size`` bytes move on the GPU, or in each of ``threads`` threads."""
+        answer = await self._ask(
+            "bandwidth", on_gpu, size, threads, doing="moving memory to see how fast that is"
+        )
+        return _parse(Bandwidth, answer, "bandwidth")
+
+    async def time_gpu(self) -> None:
+        """Have the GPU time its compute passes, those of a model loaded after this."""
+        await self._ask("timeGpu", doing="starting to time the GPU")
+
+    async def gpu_passes(self) -> GpuPasses:
+        """The compute passes since the last call."""
+        return _parse(GpuPasses, await self._ask("gpuPasses", doing="timing the GPU"), "gpuPasses")
+
+    async def gpu_buffers(self) -> tuple[GpuBuffers, ...]:
+        """The GPU buffers that live, by label and size."""
+        answer = await self._ask("gpuBuffers", doing="counting its GPU buffers")
+        return tuple(_parse(GpuBuffers, group, "gpuBuffers") for group in answer)
+
+    async def forget(self) -> None:
+        """Delete everything that pages of this origin store."""
+        await self._ask("forget", doing="deleting what is stored")
+
     async def close(self) -> None:
         """Release the model and close the tab."""
-        await self._ask("dispose", doing="releasing the model")
+        await self.release()
         await self.tab.close(seconds=_CLOSE_SECONDS)
 
     def _seconds(self, tokens: int) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from browser_harness.sweeps.asked import Asked, SweepParameter
 from manifests.console import Console
 from manifests.errors import EXIT_ENVIRONMENT
 
@@ -40,6 +41,7 @@ def measure_bundle(
     tasks: Path | None = None,
     beside: Path | None = None,
     beside_target: str | None = None,
+    sweeps: tuple[Asked, ...] = (),
     progress: Progress,
 ) -> Report:
     """Measure ``targets`` of a bundle, every one where none is named, and write the report.
@@ -64,6 +66,7 @@ def measure_bundle(
         adapter=adapter,
         threads=threads or default_threads(),
         plans={**PLANS, "full": full},
+        sweeps=sweeps,
     )
     report = measure(bundle, reference, targets, options, progress, tasks=tasks)
     if beside is not None:
@@ -161,6 +164,15 @@ def inside(
 @click.option(
     "--beside-target", metavar="NAME", help="Its target.  [default: that of the same name]"
 )
+@click.option(
+    "--sweep",
+    "sweeps",
+    type=SweepParameter(),
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Measure along an axis besides; repeat for several.  context[=TOKENS], "
+    "prompts[=TOKENS], loads[=NETWORK], leaks[=CYCLES].",
+)
 @click.pass_context
 def measure(
     context: click.Context,
@@ -177,6 +189,7 @@ def measure(
     tasks: Path | None,
     beside: Path | None,
     beside_target: str | None,
+    sweeps: tuple[Asked, ...],
 ) -> None:
     """Run a bundle in a browser.
 
@@ -202,11 +215,47 @@ def measure(
         tasks=tasks,
         beside=beside,
         beside_target=beside_target,
+        sweeps=sweeps,
         progress=console.progress,
     )
     console.show(report, render(report))
     if all(target.failure is not None for target in report.targets.values()):
         context.exit(EXIT_ENVIRONMENT)
+
+
+@click.command()
+@click.argument("bundle", type=_PATH)
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="[default: all]")
+@click.option(
+    "--context",
+    "contexts",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="TOKENS",
+    help="Positions of the text; repeat for several.  [default: 1024 and the model's context]",
+)
+@click.pass_obj
+def fit(
+    console: Console, *, bundle: Path, targets: tuple[str, ...], contexts: tuple[int, ...]
+) -> None:
+    """Tell how much memory a bundle needs.
+
+    Works it out from the manifest, for GPU buffers or the WASM heap, and names the smallest
+    device that it fits.  No browser is started; 'measure' tells how right it was.
+    """
+    from browser_harness.fit import fit as predict_all
+    from browser_harness.fit import render
+    from browser_harness.measure import require_target
+    from manifests.bundle import read_manifest
+
+    manifest = read_manifest(bundle)
+    names = targets or tuple(manifest.targets)
+    for name in names:
+        require_target(bundle, manifest, name)
+    most = manifest.model.context_length
+    asked = [min(context, most) for context in contexts or (1024, most)]
+    found = predict_all(manifest, names, sorted(set(asked)))
+    console.show(found, render(found))
 
 
 @click.command()

@@ -14,12 +14,15 @@ from browser_harness.adapters import resolve_adapter
 from browser_harness.answers import OpenReference, ReferenceMismatch, open_reference
 from browser_harness.browsers import browser_version, find_browser
 from browser_harness.flags import AdapterKind
+from browser_harness.job import Job
 from browser_harness.launch import driver, launch
 from browser_harness.machine import describe_machine
 from browser_harness.plan import Options
+from browser_harness.roofline import add_roofline
 from browser_harness.serve import StaticServer
 from browser_harness.summary import summarise
-from browser_harness.target import Job, measure_target, unmeasured
+from browser_harness.sweeps.run import sweep_target
+from browser_harness.target import measure_target, unmeasured
 from manifests.bundle import Manifest, read_manifest
 from manifests.errors import EXIT_USAGE, EnvironmentProblem, TabwrightError
 from manifests.progress import Progress, silent
@@ -156,6 +159,10 @@ async def _measure(
                 ):
                     browser = session.browser
                     measured[name] = await measure_target(session, site, job, progress)
+                    measured[name] = await add_roofline(session, site, job, measured[name])
+                    measured[name] = await sweep_target(
+                        session, site, job, options.sweeps, measured[name], progress
+                    )
             except TabwrightError as error:
                 measured[name] = _after(measured.get(name), job, error)
     return Report(

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from browser_harness.flags import AdapterChoice, AdapterKind
+from browser_harness.sweeps.asked import Asked
 
 #: The measuring page, built from page/measure.
 PAGE = Path(__file__).parent / "page" / "dist" / "measure"
@@ -39,6 +40,14 @@ class Plan:
         questions: most questions that are asked; ``None`` asks all.
         share_first: the last load's first prompt is the first greedy case's, and its
             continuation serves as prefill sample, decode run and greedy case at once.
+        sweep_visits: fresh pages of a context sweep.
+        sweep_seconds: how long a sweep over lengths goes on.
+        sweep_length: tokens that it goes to where no length is named; ``None``: the context.
+        sweep_rounds: repetitions of each prompt length after a first one to warm up; 0 keeps
+            the first.
+        sweep_loads: loads under each condition.
+        bandwidth_bytes: what is moved to see how fast memory is, in each thread.
+        gpu_time_tokens: tokens whose GPU time is told; 0 opens no page for it.
         call_seconds: deadline of one call to the page.
         load_seconds: deadline of one load.
         self_check: whether the page compares the bundle's own logits when it loads.
@@ -60,6 +69,13 @@ class Plan:
     greedy_tokens: int | None = None
     questions: int | None = None
     share_first: bool = False
+    sweep_visits: int = 2
+    sweep_seconds: float = 600.0
+    sweep_length: int | None = None
+    sweep_rounds: int = 4
+    sweep_loads: int = 3
+    bandwidth_bytes: int = 128 << 20
+    gpu_time_tokens: int = 16
     call_seconds: float = 120.0
     load_seconds: float = 300.0
     self_check: bool = True
@@ -81,6 +97,13 @@ PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(
             greedy_cases=0,
             questions=2,
             share_first=True,
+            sweep_visits=1,
+            sweep_seconds=120.0,
+            sweep_length=64,
+            sweep_rounds=0,
+            sweep_loads=1,
+            bandwidth_bytes=8 << 20,
+            gpu_time_tokens=0,
             call_seconds=400.0,
             # Four steps more, to find out less than what is scored anyway.
             self_check=False,
@@ -114,6 +137,7 @@ class Options:
         threads: WASM threads.
         page: folder of the measuring page.
         plans: by the kind of adapter that a target turned out to run on.
+        sweeps: what is measured besides.
     """
 
     browser: Path | None = None
@@ -122,6 +146,7 @@ class Options:
     threads: int = field(default_factory=default_threads)
     page: Path = PAGE
     plans: Mapping[PlanName, Plan] = field(default_factory=lambda: PLANS)
+    sweeps: tuple[Asked, ...] = ()
 
     def plan_for(self, adapter: AdapterKind, *, on_gpu: bool) -> Plan:
         """The plan of a target that runs on ``adapter`` if it runs on the GPU."""

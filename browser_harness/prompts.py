@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from browser_harness.client import MeasurePage
+from manifests.work import TextYield
 
 #: Tokenised by the page where there is no reference to take token ids from.
 TEXT = "A measured sentence says little, but it says the same thing every time it is read. "
+
+#: The same in two languages (Universal Declaration of Human Rights, article 1): how many
+#: tokens it takes tells what a token is worth in each.
+TEXTS = MappingProxyType(
+    {
+        "en": "All human beings are born free and equal in dignity and rights. They are endowed "
+        "with reason and conscience and should act towards one another in a spirit of "
+        "brotherhood.",
+        "ar": "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق. وقد وهبوا عقلا وضميرا وعليهم أن "
+        "يعامل بعضهم بعضا بروح الإخاء.",
+    }
+)
+
+
+async def count_texts(page: MeasurePage) -> tuple[TextYield, ...]:
+    """How many tokens each of :data:`TEXTS` takes."""
+    found = await page.tokenize(list(TEXTS.values()))
+    return tuple(
+        TextYield(language=name, tokens=len(ids), characters=len(text), words=len(text.split()))
+        for (name, text), ids in zip(TEXTS.items(), found, strict=True)
+    )
 
 
 def repeat(ids: Sequence[int], length: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from browser_harness.judge.figures import precision
 from browser_harness.judge.intervals import estimate
 from browser_harness.judge.statistics import by_visit
 from browser_harness.plan import Plan
-from manifests.page import GenerateResult
+from manifests.page import GenerateResult, GpuCalls
 from manifests.report import DecodeRun, PrefillSample
 
 
@@ -28,9 +28,18 @@ def prompt_digest(prompt: Sequence[int]) -> str:
 
 
 def decode_run(
-    prompt: Sequence[int], warmup: int, result: GenerateResult, *, visit: int = 0
+    prompt: Sequence[int],
+    warmup: int,
+    result: GenerateResult,
+    *,
+    visit: int = 0,
+    alone: GenerateResult | None = None,
 ) -> DecodeRun:
-    """The tokens after the first, each in milliseconds since the one before."""
+    """The tokens after the first, each in milliseconds since the one before.
+
+    ``alone`` is one token after the same prompt: what the run asked of the GPU beyond that
+    was asked by the tokens after the first.
+    """
     steps = zip(result.at_ms, result.at_ms[1:], strict=False)
     return DecodeRun(
         prompt_tokens=len(prompt),
@@ -38,7 +47,15 @@ def decode_run(
         visit=visit,
         warmup=warmup,
         ms=tuple(after - before for before, after in steps),
+        calls=_beyond(result.calls, alone.calls if alone else None),
     )
+
+
+def _beyond(calls: GpuCalls | None, alone: GpuCalls | None) -> GpuCalls | None:
+    if calls is None or alone is None:
+        return None
+    of_prompt = dict(alone)
+    return GpuCalls(**{name: count - of_prompt[name] for name, count in calls})
 
 
 async def measure_prefill(
@@ -65,13 +82,13 @@ async def measure_decode(
     page: MeasurePage, prompt: Sequence[int], tokens: int, plan: Plan, *, visit: int
 ) -> tuple[DecodeRun, ...]:
     """Runs of ``tokens`` tokens after the first."""
+    results = [await page.generate(prompt, 1 + tokens) for _ in range(plan.decode_runs)]
+    # After the runs, so that they are timed as they always were.
+    on_gpu = any(result.calls for result in results)
+    alone = await page.generate(prompt, 1) if on_gpu else None
     return tuple(
-        [
-            decode_run(
-                prompt, plan.decode_warmup, await page.generate(prompt, 1 + tokens), visit=visit
-            )
-            for _ in range(plan.decode_runs)
-        ]
+        decode_run(prompt, plan.decode_warmup, result, visit=visit, alone=alone)
+        for result in results
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from typing import Any
 
-from playwright.async_api import ConsoleMessage, Page
+from playwright.async_api import CDPSession, ConsoleMessage, Page
 from playwright.async_api import Error as PlaywrightError
 
 from manifests.errors import EnvironmentProblem
@@ -121,6 +121,7 @@ class Tab:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._crashed = asyncio.Event()
+        self._protocol: CDPSession | None = None
         self.console: list[str] = []
         page.on("crash", lambda _: self._crashed.set())
         page.on("console", self._hear)
@@ -179,6 +180,20 @@ class Tab:
         try:
             async with asyncio.timeout(seconds):
                 return await self._page.evaluate(expression, argument)
+        except TimeoutError:
+            raise PageTimeout(doing, seconds) from None
+        except Exception as error:  # noqa: BLE001 - as in open
+            raise self._explain(error, doing) from None
+
+    async def command(self, method: str, *, seconds: float, **parameters: Any) -> None:
+        """Have the browser do ``method`` of its DevTools protocol to this page."""
+        doing = f"asking the browser for {method}"
+        try:
+            async with asyncio.timeout(seconds):
+                # Emulation ends with the session that asked for it: the tab keeps it.
+                if self._protocol is None:
+                    self._protocol = await self._page.context.new_cdp_session(self._page)
+                await self._protocol.send(method, parameters)
         except TimeoutError:
             raise PageTimeout(doing, seconds) from None
         except Exception as error:  # noqa: BLE001 - as in open

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from browser_harness.adapters import AdapterMissing
 from browser_harness.answers import OpenReference
-from browser_harness.flags import AdapterKind
+from browser_harness.fit import needs, predict
+from browser_harness.job import Job
 from browser_harness.launch import Session
+from browser_harness.ledger import account
 from browser_harness.loads import Bench, Loaded, leave, load
 from browser_harness.parity import check_chats, check_greedy, check_tokens, judge_greedy, score
 from browser_harness.plan import Plan
-from browser_harness.prompts import Prompts
+from browser_harness.prompts import count_texts
 from browser_harness.questions import ask
 from browser_harness.serve import StaticServer
 from browser_harness.speed import (
@@ -23,12 +25,10 @@ from browser_harness.speed import (
 )
 from browser_harness.summary import target_bytes
 from browser_harness.watch import Watch, watching
-from manifests.bundle import Manifest
 from manifests.errors import TabwrightError
-from manifests.page import LoadResult
+from manifests.page import GenerateResult, LoadResult
 from manifests.progress import Progress
 from manifests.questions import Answers, Questions
-from manifests.reference import Greedy
 from manifests.report import (
     DecodeRun,
     Failure,
@@ -38,6 +38,7 @@ from manifests.report import (
     PrefillSample,
     TargetReport,
 )
+from manifests.work import MemoryLedger, TextYield
 
 _REST_SECONDS = 30.0
 
@@ -54,50 +55,11 @@ class Findings:
     memory: Memory | None = None
     parity: Parity | None = None
     questions: Answers | None = None
+    texts: tuple[TextYield, ...] = ()
+    ledger: MemoryLedger | None = None
     failure: Failure | None = None
     console: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One target to measure.
-
-    Attributes:
-        manifest: of the bundle that ``site`` serves.
-        name: the target.
-        reference: PyTorch's answers; without them parity is left out.
-        plan: how much.
-        threads: WASM threads.
-        questions: what is asked besides.
-        adapter: the WebGPU adapter that was settled on; ``none`` for a target without one.
-    """
-
-    manifest: Manifest
-    name: str
-    reference: OpenReference | None
-    plan: Plan
-    threads: int
-    questions: Questions | None = None
-    adapter: AdapterKind = "none"
-
-    @property
-    def weights(self) -> str:
-        """The target's weight set."""
-        return self.manifest.targets[self.name].weights
-
-    def shared_case(self) -> Greedy | None:
-        """The greedy case whose prompt follows every load: the shortest, to save time."""
-        if self.reference is None or not self.plan.share_first:
-            return None
-        cases = self.reference.answers(self.weights).greedy
-        return min(cases, key=lambda case: len(case.prompt), default=None)
-
-    def prompts(self) -> Prompts:
-        """Prompts for what only speed is asked of."""
-        case = self.shared_case()
-        scored = self.reference.document.scored if self.reference else ()
-        return Prompts(ids=scored[0].ids if scored else (), first=case.prompt if case else ())
 
 
 async def measure_target(
@@ -133,9 +95,11 @@ def _failure(error: TabwrightError) -> Failure:
 async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progress) -> None:
     plan, prompts = job.plan, job.prompts()
     phase = f"{job.name}: fresh pages"
+    need = predict(job.manifest, job.name, _reach(job))
+    progress(f"{job.name}: expected {needs(need)}", 1, 1)
     progress(phase, 0, 1 + plan.warm_loads)
     loaded = await load(bench, "cold load", prompts, 1)
-    findings.loaded = loaded.result
+    findings.loaded, alone = loaded.result, loaded.first
     findings.cold.append(loaded.sample)
     _note(job, loaded.result, findings)
     if job.adapter == "hardware" and loaded.result.software:
@@ -151,7 +115,7 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
         findings.warm.append(loaded.sample)
         findings.notes += [note for note in loaded.result.notes if note not in findings.notes]
         if plan.share_first:
-            _take_first_as_speed(loaded, plan, findings)
+            _take_first_as_speed(loaded, alone, plan, findings)
         else:
             await _measure_speed(bench, job, loaded, findings, lengths, tokens, visit)
         visit += 1
@@ -167,7 +131,11 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     if job.questions is not None:
         bench.watch.phase = "questions"
         findings.questions = await _ask(job, job.questions, loaded, findings, progress)
+    findings.texts = await count_texts(loaded.page)
     findings.memory = await _rest(bench.watch)
+    if findings.memory is not None and findings.memory.rest is not None:
+        buffers = await loaded.page.gpu_buffers()
+        findings.ledger = account(job.manifest, job.name, need, findings.memory.rest, buffers)
     await leave(bench, loaded)
 
 
@@ -182,7 +150,9 @@ def _note(job: Job, loaded: LoadResult, findings: Findings) -> None:
         )
 
 
-def _take_first_as_speed(loaded: Loaded, plan: Plan, findings: Findings) -> None:
+def _take_first_as_speed(
+    loaded: Loaded, alone: GenerateResult, plan: Plan, findings: Findings
+) -> None:
     findings.prefill = (
         PrefillSample(
             prompt_tokens=len(loaded.prompt),
@@ -191,7 +161,17 @@ def _take_first_as_speed(loaded: Loaded, plan: Plan, findings: Findings) -> None
             ms=loaded.first.at_ms[:1],
         ),
     )
-    findings.decode = (decode_run(loaded.prompt, plan.decode_warmup, loaded.first),)
+    run = decode_run(loaded.prompt, plan.decode_warmup, loaded.first, alone=alone)
+    findings.decode = (run,)
+
+
+def _reach(job: Job) -> int:
+    """The longest text of the run, in positions: of a prompt, a decode run or a scored text."""
+    plan = job.plan
+    scored = job.reference.document.scored if job.reference else ()
+    longest = max((len(text.ids) for text in scored), default=0)
+    lengths = (1 + plan.first_prompt + plan.decode_tokens, *plan.prefill_lengths, longest)
+    return min(job.manifest.model.context_length, max(lengths))
 
 
 def _fit(job: Job, findings: Findings) -> tuple[list[int], int]:
@@ -304,6 +284,8 @@ def _report(job: Job, findings: Findings) -> TargetReport:
         memory=findings.memory,
         parity=findings.parity,
         questions=findings.questions,
+        texts=findings.texts,
+        ledger=findings.ledger,
         reference_questions=_same_questions(theirs, findings.questions),
         console=tuple(findings.console),
         notes=tuple(findings.notes),

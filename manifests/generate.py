@@ -29,6 +29,7 @@ from manifests.history import Entry
 from manifests.reference import Reference
 from manifests.report import Report
 from manifests.self_check import SelfCheck
+from manifests.work import Bandwidth, GpuBuffers, GpuPasses
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = Path("manifests/schemas")
@@ -42,6 +43,9 @@ PAGE_MESSAGES: tuple[type[Schema], ...] = (
     page.LogitsBlock,
     page.TokenChance,
     page.PageMemory,
+    Bandwidth,
+    GpuBuffers,
+    GpuPasses,
 )
 JSON_SCHEMAS: dict[str, tuple[type[Schema], ...]] = {
     "bundle": (Manifest,),

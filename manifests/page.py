@@ -120,12 +120,31 @@ class LoadResult(Schema):
     self_check: SelfCheckResult | None = None
 
 
+class GpuCalls(Schema):
+    """What the page has asked of the GPU since its beginning.
+
+    ``buffer_bytes`` were allocated, whether or not they still are; ``read_bytes`` were
+    mapped to be read by the page.
+    """
+
+    dispatches: int
+    submits: int
+    bind_groups: int
+    buffers: int
+    buffer_bytes: int
+    read_bytes: int
+
+
 class GenerateResult(Schema):
-    """A greedy continuation; ``at_ms[i]`` is when token i was there, from the start."""
+    """A greedy continuation; ``at_ms[i]`` is when token i was there, from the start.
+
+    ``calls`` is what the page asked of the GPU until the last token; absent without a GPU.
+    """
 
     tokens: tuple[int, ...]
     text: str
     at_ms: tuple[float, ...]
+    calls: GpuCalls | None = None
 
 
 class LogitsBlock(Schema):
@@ -142,21 +161,6 @@ class TokenChance(Schema):
 
     logprob: float
     likeliest: int
-
-
-class GpuCalls(Schema):
-    """What the page has asked of the GPU since its beginning.
-
-    ``buffer_bytes`` were allocated, whether or not they still are; ``read_bytes`` were
-    mapped to be read by the page.
-    """
-
-    dispatches: int
-    submits: int
-    bind_groups: int
-    buffers: int
-    buffer_bytes: int
-    read_bytes: int
 
 
 class PageMemory(Schema):

@@ -12,9 +12,11 @@ from manifests.agreement import Agreement
 from manifests.base import Real, Schema
 from manifests.budget import Statistic
 from manifests.bundle import Sha256
-from manifests.page import Adapter, Fallback, LoadTimings, SelfCheckResult
+from manifests.page import Adapter, Fallback, GpuCalls, LoadTimings, SelfCheckResult
 from manifests.questions import Answers
 from manifests.reference import Device, NativeSpeed, Speed
+from manifests.sweeps import Sweeps
+from manifests.work import Bandwidth, GpuTime, MemoryLedger, TextYield, Work
 
 
 class Failure(Schema):
@@ -79,13 +81,18 @@ class PrefillSample(Schema):
 
 
 class DecodeRun(Schema):
-    """Milliseconds of each token after the first; fields as in :class:`PrefillSample`."""
+    """Milliseconds of each token after the first; fields as in :class:`PrefillSample`.
+
+    ``calls`` is what all of them asked of the GPU together: the run's calls less those of the
+    prompt and one token.
+    """
 
     prompt_tokens: int
     prompt: Sha256 | None = None
     visit: int = 0
     warmup: int
     ms: tuple[float, ...]
+    calls: GpuCalls | None = None
 
 
 class MemoryPoint(Schema):
@@ -217,6 +224,12 @@ class TargetReport(Schema):
     original_questions: Answers | None = None
     fp16_bytes: int | None = None
     beside: Beside | None = None
+    sweeps: Sweeps | None = None
+    work: Work | None = None
+    bandwidth: Bandwidth | None = None
+    texts: tuple[TextYield, ...] = ()
+    ledger: MemoryLedger | None = None
+    gpu_time: GpuTime | None = None
 
 
 class ReferenceSummary(Schema):

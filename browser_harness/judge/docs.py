@@ -17,6 +17,7 @@ _KINDS = {
     "size": "Size",
     "load": "Load",
     "speed": "Speed",
+    "work": "Work of a token",
     "memory": "Memory",
     "parity": "Parity with PyTorch",
     "health": "Health",

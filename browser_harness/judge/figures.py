@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from browser_harness.judge.intervals import Estimate, estimate, halves
-from browser_harness.judge.metrics import Metric, Samples
+from browser_harness.judge.metrics import Metric
+from browser_harness.judge.samples import Samples
 from manifests.budget import Statistic
 from manifests.report import Comparison, Interval, TargetReport
 

@@ -13,39 +13,40 @@ from types import MappingProxyType
 from typing import Literal
 
 from browser_harness.judge.accuracy import accuracy
-from browser_harness.judge.statistics import by_visit, per_second, summarise
+from browser_harness.judge.growth import sweep_shape
+from browser_harness.judge.reading import (
+    Read,
+    first_token,
+    greedy_equal,
+    load_times,
+    median_of,
+    memory,
+    parity,
+    peak_pss,
+    prefill,
+    pss,
+    tokens_equal,
+    torch_decode,
+    torch_first_token,
+    torch_prefill,
+)
+from browser_harness.judge.samples import Samples
+from browser_harness.judge.statistics import by_visit
 from browser_harness.judge.units import Unit
+from browser_harness.judge.work import (
+    achieved,
+    calls_per_token,
+    gpu_share,
+    share_of_bandwidth,
+    text_per_second,
+)
 from manifests.agreement import Agreement
 from manifests.reference import Speed
 from manifests.report import (
-    LoadSample,
-    Memory,
-    MemoryPoint,
-    Parity,
-    PrefillSample,
     TargetReport,
 )
 
-Kind = Literal["size", "load", "speed", "memory", "parity", "health"]
-Read = Callable[[TargetReport], float | None]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a figure is made of.
-
-    Attributes:
-        visits: milliseconds by fresh page, warm-up left out.
-        count: how many things each sample is the time of, and the figure is things per
-            second; ``None`` where the figure is the time itself.
-    """
-
-    visits: tuple[tuple[float, ...], ...]
-    count: float | None = None
-
-    def figure(self, ms: float) -> float | None:
-        """The figure that ``ms`` milliseconds mean."""
-        return ms if self.count is None else per_second(self.count, ms)
+Kind = Literal["size", "load", "speed", "work", "memory", "parity", "health"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Metric:
         source: the samples, or the value where it is one exact number.
         reference: PyTorch's own figure of the same thing, where it has one.
         original: the uncompressed model's.
+        timed: whether a figure of another kind is made of times.
     """
 
     label: str
@@ -71,18 +73,19 @@ class Metric:
     source: Callable[[TargetReport], Samples | float | None]
     reference: Callable[[TargetReport, Speed], float | None] | None = None
     original: Read | None = None
+    timed: bool = False
 
     @property
     def speed_like(self) -> bool:
         """Whether the value is made of timed samples, which a software adapter spoils."""
-        return self.kind in ("load", "speed")
+        return self.kind in ("load", "speed") or self.timed
 
     def read(self, target: TargetReport) -> float | None:
         """The value, at the samples' median; ``None`` when the report does not hold it."""
         found = self.source(target)
         if not isinstance(found, Samples):
             return found
-        median = _median(tuple(ms for visit in found.visits for ms in visit))
+        median = median_of(tuple(ms for visit in found.visits for ms in visit))
         return None if median is None else found.figure(median)
 
     def worsening(self, ratio: float) -> float:
@@ -91,89 +94,24 @@ class Metric:
         return log if self.better == "lower" else -log
 
 
-def _median(samples: tuple[float, ...]) -> float | None:
-    summary = summarise(samples)
-    return None if summary is None else summary.median
-
-
-def _load(samples: tuple[LoadSample, ...]) -> Samples:
-    return Samples(tuple((sample.timings.total_ms,) for sample in samples))
-
-
-def _longest(samples: tuple[PrefillSample, ...]) -> tuple[int, list[PrefillSample]]:
-    """The longest prompt's tokens, and what was taken at it."""
-    longest = max((sample.prompt_tokens for sample in samples), default=0)
-    return longest, [sample for sample in samples if sample.prompt_tokens == longest]
-
-
-def _first_token(target: TargetReport) -> Samples:
-    return Samples(by_visit(_longest(target.prefill)[1]))
-
-
-def _prefill(target: TargetReport) -> Samples:
-    tokens, samples = _longest(target.prefill)
-    return Samples(by_visit(samples), tokens)
-
-
-def _torch_first_token(target: TargetReport, speed: Speed) -> float | None:
-    longest, _ = _longest(target.prefill)
-    return _median(
-        tuple(ms for sample in speed.prefill if sample.prompt_tokens == longest for ms in sample.ms)
-    )
-
-
-def _torch_prefill(target: TargetReport, speed: Speed) -> float | None:
-    ms = _torch_first_token(target, speed)
-    return None if ms is None else per_second(_longest(target.prefill)[0], ms)
-
-
-def _torch_decode(_target: TargetReport, speed: Speed) -> float | None:
-    ms = _median(speed.decode_ms)
-    return None if ms is None else per_second(1, ms)
-
-
 def _size_of_fp16(target: TargetReport) -> float | None:
     return target.target_bytes / target.fp16_bytes if target.fp16_bytes else None
 
 
-def _memory(read: Callable[[Memory], float | None]) -> Read:
-    return lambda target: None if target.memory is None else read(target.memory)
-
-
-def _pss(look: MemoryPoint | None) -> float | None:
-    # No process at all was seen: that is no figure, and must not pass for a small one.
-    return (look.renderer_pss + look.gpu_process_pss or None) if look else None
-
-
-def _peak_pss(memory: Memory) -> float | None:
-    # The largest sum, not the sum of the largest: the two processes peak at different times.
-    looks = memory.timeline or (memory.peak,)
-    return max((size for look in looks if (size := _pss(look)) is not None), default=None)
-
-
-def _parity(read: Callable[[Parity], float | None]) -> Read:
-    return lambda target: None if target.parity is None else read(target.parity)
+def _growth(target: TargetReport) -> float | None:
+    sweep = target.sweeps.context if target.sweeps else None
+    found = None if sweep is None else sweep_shape(sweep)
+    return None if found is None else found.per_thousand
 
 
 def _compression(read: Callable[[Agreement], float | None]) -> Read:
-    return _parity(lambda parity: None if parity.compression is None else read(parity.compression))
+    return parity(lambda parity: None if parity.compression is None else read(parity.compression))
 
 
 def perplexity_ratio(agreement: Agreement) -> float | None:
     """Measured perplexity over the reference's; ``None`` when the latter is 0."""
     reference = agreement.perplexity_reference
     return agreement.perplexity / reference if reference else None
-
-
-def _tokens_equal(parity: Parity) -> float | None:
-    checks = parity.tokens + parity.chats
-    return sum(check.equal for check in checks) / len(checks) if checks else None
-
-
-def _greedy_equal(parity: Parity) -> float | None:
-    checks = parity.greedy
-    same = sum(check.outcome != "diverged" for check in checks)
-    return same / len(checks) if checks else None
 
 
 METRICS: MappingProxyType[str, Metric] = MappingProxyType(
@@ -185,7 +123,7 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "wire_bytes": Metric(
             "Bytes on the wire", "bytes", "lower", "size",
             "median over cold loads",
-            lambda target: _median(tuple(float(load.bytes_on_wire) for load in target.cold)),
+            lambda target: median_of(tuple(float(load.bytes_on_wire) for load in target.cold)),
         ),
         "size_of_fp16": Metric(
             "Size against fp16", "ratio", "lower", "size",
@@ -194,95 +132,153 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "load_cold_ms": Metric(
             "Cold load", "ms", "lower", "load",
             "median over loads with nothing stored, until the session is ready",
-            lambda target: _load(target.cold),
+            lambda target: load_times(target.cold),
         ),
         "load_warm_ms": Metric(
             "Warm load", "ms", "lower", "load",
             "median over loads from the browser's own storage, until the session is ready",
-            lambda target: _load(target.warm), lambda _target, speed: speed.load_ms,
+            lambda target: load_times(target.warm), lambda _target, speed: speed.load_ms,
         ),
         "time_to_first_token_ms": Metric(
             "Time to first token", "ms", "lower", "speed",
             "median over repetitions after warm-up, at the longest prompt",
-            _first_token, _torch_first_token,
+            first_token, torch_first_token,
         ),
         "prefill_tokens_per_second": Metric(
             "Prefill", "tokens/s", "higher", "speed",
             "prompt tokens over the median time to first token, at the longest prompt",
-            _prefill, _torch_prefill,
+            prefill, torch_prefill,
         ),
         "decode_tokens_per_second": Metric(
             "Decode", "tokens/s", "higher", "speed",
             "one token over the median time of a token, all runs after warm-up",
-            lambda target: Samples(by_visit(target.decode), 1), _torch_decode,
+            lambda target: Samples(by_visit(target.decode), 1), torch_decode,
+        ),
+        "english_characters_per_second": Metric(
+            "Decode, English characters", "characters/s", "higher", "work",
+            "decode speed times the characters of a token of English",
+            text_per_second("en", lambda text: text.characters / text.tokens), timed=True,
+        ),
+        "english_words_per_second": Metric(
+            "Decode, English words", "words/s", "higher", "work",
+            "decode speed times the words of a token of English",
+            text_per_second("en", lambda text: text.words / text.tokens), timed=True,
+        ),
+        "arabic_characters_per_second": Metric(
+            "Decode, Arabic characters", "characters/s", "higher", "work",
+            "decode speed times the characters of a token of Arabic",
+            text_per_second("ar", lambda text: text.characters / text.tokens), timed=True,
+        ),
+        "arabic_words_per_second": Metric(
+            "Decode, Arabic words", "words/s", "higher", "work",
+            "decode speed times the words of a token of Arabic",
+            text_per_second("ar", lambda text: text.words / text.tokens), timed=True,
+        ),
+        "decode_bytes_per_second": Metric(
+            "Decode, bytes read", "bytes/s", "higher", "work",
+            "weights and KV cache that a token reads over its median time", achieved, timed=True,
+        ),
+        "bandwidth_share": Metric(
+            "Decode, share of bandwidth", "share", "higher", "work",
+            "bytes that decoding reads over what a plain loop moves on the same device and "
+            "threads in the same time", share_of_bandwidth, timed=True,
+        ),
+        "gpu_time_share": Metric(
+            "Decode, GPU busy", "share", "higher", "work",
+            "time of compute passes by the GPU's own timestamps over the tokens' time",
+            gpu_share, timed=True,
+        ),
+        "context_growth": Metric(
+            "Decode, growth over 1,000 positions", "share", "lower", "work",
+            "of --sweep context: how much longer a token takes, steps left out",
+            _growth, timed=True,
+        ),
+        "dispatches_per_token": Metric(
+            "Dispatches per token", "calls", "lower", "work",
+            "compute dispatches that a decoded token asks for: mean",
+            calls_per_token("dispatches"),
+        ),
+        "submits_per_token": Metric(
+            "Submits per token", "calls", "lower", "work",
+            "submissions to the GPU's queue for a decoded token: mean",
+            calls_per_token("submits"),
+        ),
+        "bind_groups_per_token": Metric(
+            "Bind groups per token", "calls", "lower", "work",
+            "bind groups made for a decoded token: mean", calls_per_token("bind_groups"),
+        ),
+        "read_bytes_per_token": Metric(
+            "Bytes read back per token", "bytes", "lower", "work",
+            "bytes that the page maps to read them, for a decoded token: mean",
+            calls_per_token("read_bytes"),
         ),
         "peak_memory_bytes": Metric(
             "Peak memory", "bytes", "lower", "memory",
             "largest sum of the renderer's and the GPU process's PSS at one moment",
-            _memory(_peak_pss), lambda _target, speed: speed.peak_bytes,
+            memory(peak_pss), lambda _target, speed: speed.peak_bytes,
         ),
         "rest_memory_bytes": Metric(
             "Memory at rest", "bytes", "lower", "memory",
             "the renderer's and the GPU process's PSS after the run",
-            _memory(lambda memory: _pss(memory.rest)),
+            memory(lambda memory: pss(memory.rest)),
         ),
         "wasm_heap_bytes": Metric(
             "WASM heap", "bytes", "lower", "memory",
             "largest size; the heap never shrinks",
-            _memory(lambda memory: memory.peak.wasm_heap),
+            memory(lambda memory: memory.peak.wasm_heap),
         ),
         "js_heap_bytes": Metric(
             "JS heap", "bytes", "lower", "memory",
-            "largest size seen", _memory(lambda memory: memory.peak.js_heap),
+            "largest size seen", memory(lambda memory: memory.peak.js_heap),
         ),
         "gpu_bytes": Metric(
             "GPU buffers", "bytes", "lower", "memory",
-            "largest sum of live GPU buffers", _memory(lambda memory: memory.peak.gpu_buffers),
+            "largest sum of live GPU buffers", memory(lambda memory: memory.peak.gpu_buffers),
         ),
         "runtime_top1": Metric(
             "Runtime loss: top-1 agreement", "share", "higher", "parity",
             "share of scored positions with the same most likely token; near-ties agree",
-            _parity(lambda parity: parity.runtime.top1),
+            parity(lambda parity: parity.runtime.top1),
         ),
         "runtime_max_abs_logit": Metric(
             "Runtime loss: largest logit difference", "logits", "lower", "parity",
             "maximum over positions and vocabulary",
-            _parity(lambda parity: parity.runtime.max_abs_logit),
+            parity(lambda parity: parity.runtime.max_abs_logit),
         ),
         "runtime_kl_mean": Metric(
             "Runtime loss: KL divergence", "nats", "lower", "parity",
             "mean over scored positions of KL(PyTorch || browser)",
-            _parity(lambda parity: parity.runtime.kl_mean),
+            parity(lambda parity: parity.runtime.kl_mean),
         ),
         "perplexity_ratio": Metric(
             "Runtime loss: perplexity ratio", "ratio", "lower", "parity",
             "the browser's perplexity over PyTorch's, same weights and text",
-            _parity(lambda parity: perplexity_ratio(parity.runtime)),
+            parity(lambda parity: perplexity_ratio(parity.runtime)),
         ),
         "scored_positions": Metric(
             "Scored positions", "positions", "higher", "parity",
             "teacher-forced positions compared in the browser",
-            _parity(lambda parity: parity.runtime.positions),
+            parity(lambda parity: parity.runtime.positions),
         ),
         "export_top1": Metric(
             "Export loss: top-1 agreement", "share", "higher", "parity",
             "share of scored positions with the same most likely token; near-ties agree",
-            _parity(lambda parity: parity.export.top1),
+            parity(lambda parity: parity.export.top1),
         ),
         "export_max_abs_logit": Metric(
             "Export loss: largest logit difference", "logits", "lower", "parity",
             "maximum over positions and vocabulary",
-            _parity(lambda parity: parity.export.max_abs_logit),
+            parity(lambda parity: parity.export.max_abs_logit),
         ),
         "export_kl_mean": Metric(
             "Export loss: KL divergence", "nats", "lower", "parity",
             "mean over scored positions of KL(checkpoint || bundle)",
-            _parity(lambda parity: parity.export.kl_mean),
+            parity(lambda parity: parity.export.kl_mean),
         ),
         "export_perplexity_ratio": Metric(
             "Export loss: perplexity ratio", "ratio", "lower", "parity",
             "the bundle's perplexity over the checkpoint's, both in PyTorch",
-            _parity(lambda parity: perplexity_ratio(parity.export)),
+            parity(lambda parity: perplexity_ratio(parity.export)),
         ),
         "compression_top1": Metric(
             "Compression loss: top-1 agreement", "share", "higher", "parity",
@@ -302,12 +298,12 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "token_ids_equal": Metric(
             "Token ids equal", "share", "higher", "parity",
             "share of texts and conversations with transformers' token ids",
-            _parity(_tokens_equal),
+            parity(tokens_equal),
         ),
         "greedy_equal": Metric(
             "Greedy continuations equal", "share", "higher", "parity",
             "share of continuations that are PyTorch's, or leave it at a near-tie",
-            _parity(_greedy_equal),
+            parity(greedy_equal),
         ),
         "question_accuracy": Metric(
             "Questions answered right", "share", "higher", "parity",

@@ -71,6 +71,21 @@ _METRIC_ROWS = (
 )
 
 
+_WORK_ROWS = (
+    "english_words_per_second",
+    "arabic_words_per_second",
+    "english_characters_per_second",
+    "arabic_characters_per_second",
+    "decode_bytes_per_second",
+    "bandwidth_share",
+    "gpu_time_share",
+    "dispatches_per_token",
+    "submits_per_token",
+    "bind_groups_per_token",
+    "read_bytes_per_token",
+)
+
+
 def figure(target: TargetReport, metric: str) -> str:
     """One metric of a target, for a person."""
     known = METRICS[metric]
@@ -259,6 +274,10 @@ def glance(report: Report) -> Glance:
             "",
         )
         for name in LOSSES
+    ]
+    rows += [
+        _row(METRICS[metric].label, [figure(t, metric) for t in targets], speed, metric)
+        for metric in _WORK_ROWS
     ]
     right = [answered(t.questions) for t in targets]
     torch = next((t.reference_questions for t in targets if t.reference_questions), None)

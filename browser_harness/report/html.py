@@ -14,6 +14,7 @@ from markupsafe import Markup
 from browser_harness.judge.metrics import METRICS, perplexity_ratio
 from browser_harness.judge.units import Unit, show
 from browser_harness.report import charts, glance
+from browser_harness.report.sweep_view import SweepView
 from manifests.agreement import Agreement
 from manifests.reference import Speed
 from manifests.report import MemoryPoint, Report, TargetReport
@@ -33,6 +34,7 @@ class TargetView:
     memory: Markup | None
     memory_series: tuple[tuple[str, str, str], ...]
     memory_phases: tuple[tuple[str, MemoryPoint], ...]
+    sweeps: SweepView | None
 
     @classmethod
     def of(cls, name: str, target: TargetReport, reference: Speed | None) -> TargetView:
@@ -51,6 +53,7 @@ class TargetView:
             memory=charts.memory_timeline(points) if points else None,
             memory_series=tuple(charts.memory_series(points)),
             memory_phases=tuple(_phase_peaks(points)),
+            sweeps=SweepView.of(target),
         )
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from browser_harness.judge.metrics import METRICS
 from browser_harness.report import glance
+from browser_harness.report.sweeps import sweep_findings
 from browser_harness.report.text import printable
 from manifests.report import Report
 
@@ -31,6 +32,7 @@ def render(report: Report) -> RenderableType:
         )
         for name, failure in glance.failures(report)
     ]
+    parts += _sweeps(report)
     if notice := glance.software_notice(report):
         parts.append(Text(printable(notice), style="cyan"))
     if line := glance.baseline_line(report):
@@ -58,6 +60,14 @@ def _figures(report: Report) -> Table:
     for row in data.rows:
         table.add_row(row.label, *row.cells)
     return table
+
+
+def _sweeps(report: Report) -> list[RenderableType]:
+    return [
+        Text.assemble((printable(f"{target}, {name}: "), "bold"), printable(sentence))
+        for target, data in report.targets.items()
+        for name, sentence in sweep_findings(data)
+    ]
 
 
 def _checks(report: Report) -> Table:

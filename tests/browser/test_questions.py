@@ -45,6 +45,7 @@ BRIEF = replace(
     prefill_lengths=(),
     decode_tokens=4,
     sampling_seconds=0.0,
+    bandwidth_bytes=1 << 20,
     score_texts=1,
     score_tokens=4,
     greedy_cases=0,

@@ -45,6 +45,8 @@ _BRIEF = replace(
     decode_runs=1,
     decode_tokens=8,
     sampling_seconds=0.0,
+    bandwidth_bytes=1 << 20,
+    gpu_time_tokens=0,
     greedy_tokens=8,
 )
 #: Brief, but scoring everything on the CPU, and more than 16 tokens in a row on the GPU.

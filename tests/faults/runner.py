@@ -18,12 +18,12 @@ from browser_harness import launch as launching
 from browser_harness import measure as measuring
 from browser_harness import target as measuring_target
 from browser_harness.flags import flags_for
+from browser_harness.job import Job
 from browser_harness.launch import Session
 from browser_harness.measure import measure
 from browser_harness.plan import PLANS, Options
 from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
-from browser_harness.target import Job
 from manifests.bundle import MANIFEST_NAME, read_manifest
 from manifests.progress import Progress
 from manifests.report import TargetReport

@@ -134,6 +134,14 @@ def test_only_time_is_unjudgeable_on_a_software_adapter() -> None:
         "time_to_first_token_ms",
         "prefill_tokens_per_second",
         "decode_tokens_per_second",
+        "english_characters_per_second",
+        "english_words_per_second",
+        "arabic_characters_per_second",
+        "arabic_words_per_second",
+        "decode_bytes_per_second",
+        "bandwidth_share",
+        "gpu_time_share",
+        "context_growth",
     }
 
 

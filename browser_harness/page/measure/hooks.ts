@@ -5,13 +5,21 @@ import type { GpuCalls } from "./schema.ts";
 export interface MemoryMeter {
   readonly gpuBytes: number;
   readonly gpuPeakBytes: number;
+  /** Live buffers, by what whoever made them calls them, and by their size. */
+  readonly gpuBuffers: Iterable<Buffer>;
   readonly wasmHeapBytes: number;
   readonly gpuCalls: GpuCalls;
 }
 
+/** A buffer that lives on the GPU: its label may be empty. */
+export interface Buffer {
+  readonly label: string;
+  readonly size: number;
+}
+
 /** Must run before any module that makes buffers or memories is imported. */
 export function installHooks(): MemoryMeter {
-  const gpu = "GPUDevice" in globalThis ? hookBuffers() : { live: 0, peak: 0 };
+  const gpu = "GPUDevice" in globalThis ? hookBuffers() : { live: 0, peak: 0, all: () => [] };
   const memories = hookMemories();
   const gpuCalls = countGpuCalls();
   return {
@@ -22,51 +30,66 @@ export function installHooks(): MemoryMeter {
     get gpuPeakBytes() {
       return gpu.peak;
     },
+    get gpuBuffers() {
+      return gpu.all();
+    },
     get wasmHeapBytes() {
-      return memories.reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
+      return memories.reduce((sum, memory) => sum + (memory.deref()?.buffer.byteLength ?? 0), 0);
     },
   };
 }
 
-function hookBuffers(): { live: number; peak: number } {
-  const count = { live: 0, peak: 0 };
-  const buffersOf = new WeakMap<GPUDevice, Map<GPUBuffer, number>>();
+interface Buffers {
+  peak: number;
+  live: number;
+  readonly all: () => Iterable<Buffer>;
+}
+
+function hookBuffers(): Buffers {
+  const held = new Map<GPUDevice, Map<GPUBuffer, Buffer>>();
   const ownerOf = new WeakMap<GPUBuffer, GPUDevice>();
+  const count = {
+    live: 0,
+    peak: 0,
+    all: () => [...held.values()].flatMap((buffers) => [...buffers.values()]),
+  };
   const { createBuffer, destroy: destroyDevice } = GPUDevice.prototype;
   const { destroy: destroyBuffer } = GPUBuffer.prototype;
 
   GPUDevice.prototype.createBuffer = function (descriptor) {
     const buffer = createBuffer.call(this, descriptor);
-    const buffers = buffersOf.get(this) ?? new Map<GPUBuffer, number>();
-    buffersOf.set(this, buffers.set(buffer, descriptor.size));
+    const { size, label = "" } = descriptor;
+    const buffers = held.get(this) ?? new Map<GPUBuffer, Buffer>();
+    held.set(this, buffers.set(buffer, { size, label }));
     ownerOf.set(buffer, this);
-    count.live += descriptor.size;
+    count.live += size;
     count.peak = Math.max(count.peak, count.live);
     return buffer;
   };
   GPUBuffer.prototype.destroy = function () {
     const owner = ownerOf.get(this);
-    const buffers = owner && buffersOf.get(owner);
-    count.live -= buffers?.get(this) ?? 0;
+    const buffers = owner && held.get(owner);
+    count.live -= buffers?.get(this)?.size ?? 0;
     buffers?.delete(this); // A second destroy is allowed and frees nothing.
     return destroyBuffer.call(this);
   };
   GPUDevice.prototype.destroy = function () {
-    for (const size of buffersOf.get(this)?.values() ?? []) count.live -= size;
-    buffersOf.delete(this);
+    for (const { size } of held.get(this)?.values() ?? []) count.live -= size;
+    held.delete(this);
     return destroyDevice.call(this);
   };
   return count;
 }
 
-function hookMemories(): WebAssembly.Memory[] {
-  const memories: WebAssembly.Memory[] = [];
+function hookMemories(): WeakRef<WebAssembly.Memory>[] {
+  // Held weakly: a leak check must not leak.
+  const memories: WeakRef<WebAssembly.Memory>[] = [];
   const Memory = WebAssembly.Memory;
   // ORT's glue makes the memory itself and imports it, so the constructor sees it.
   WebAssembly.Memory = class extends Memory {
     constructor(descriptor: WebAssembly.MemoryDescriptor) {
       super(descriptor);
-      memories.push(this);
+      memories.push(new WeakRef(this));
     }
   };
   return memories;

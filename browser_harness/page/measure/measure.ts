@@ -1,12 +1,18 @@
 /** What the harness calls, as `window.tabwrightMeasure`: JSON in, JSON out (manifests/page.py). */
 import type * as Runtime from "../runtime/index.ts";
+import { copyOnGpu, readInWasm } from "./bandwidth.ts";
 import { toBase64 } from "./base64.ts";
 import { chancesOf, type Wanted } from "./chances.ts";
+import { GpuTimer } from "./gpu_timer.ts";
+import { groupBuffers } from "./group_buffers.ts";
 import { installHooks } from "./hooks.ts";
 import { loadResult } from "./result.ts";
 import type {
+  Bandwidth,
   GenerateResult,
+  GpuBuffers,
   GpuCalls,
+  GpuPasses,
   LoadRequest,
   LoadResult,
   LogitsBlock,
@@ -21,6 +27,7 @@ function failure(code: string, message: string, cause?: unknown): Error {
 }
 
 const meter = installHooks();
+const gpuTimer = new GpuTimer();
 // The very module that the bundle ships, and only after the hooks are in place.
 const runtimeUrl = "/bundle/runtime/tabwright.js";
 const runtime: Promise<typeof Runtime> = import(runtimeUrl).catch((error: unknown) => {
@@ -34,6 +41,16 @@ let scoring: AsyncGenerator<Runtime.ScoredBlock, void> | undefined;
 function loaded(): Runtime.Model {
   if (!model) throw failure("disposed", "no model is loaded");
   return model;
+}
+
+/** What was asked of the GPU after `before`, where there is one. */
+function since(before: GpuCalls): { calls?: GpuCalls } {
+  if (meter.gpuCalls.dispatches === 0) return {};
+  const { gpuCalls } = meter;
+  const names = Object.keys(before) as (keyof GpuCalls)[];
+  return {
+    calls: Object.fromEntries(names.map((name) => [name, gpuCalls[name] - before[name]])) as unknown as GpuCalls,
+  };
 }
 
 /** A model runs one call at a time: a scoring that was not read to its end is dropped. */
@@ -69,16 +86,20 @@ const methods = {
     prompt: readonly number[],
     maxNewTokens: number,
     ignoreEos: boolean,
+    withinMs = Infinity,
   ): Promise<GenerateResult> {
     await endScoring();
     const tokens: number[] = [];
     const at_ms: number[] = [];
+    const before = { ...meter.gpuCalls };
     const options = { maxNewTokens, ...(ignoreEos ? { stopTokens: [] } : {}) };
     for await (const { token, atMs } of loaded().generate(prompt, options)) {
       tokens.push(token);
       at_ms.push(atMs);
+      if (atMs >= withinMs) break;
     }
-    return { tokens, text: await loaded().detokenize(tokens), at_ms };
+    const text = await loaded().detokenize(tokens);
+    return { tokens, text, at_ms, ...since(before) };
   },
 
   async generateUntil(
@@ -121,8 +142,32 @@ const methods = {
     };
   },
 
+  /** Times the compute passes of devices that are asked for from now on. */
+  async timeGpu(): Promise<void> {
+    gpuTimer.start();
+  },
+
+  async gpuPasses(): Promise<GpuPasses> {
+    return await gpuTimer.take();
+  },
+
+  async gpuBuffers(): Promise<GpuBuffers[]> {
+    return groupBuffers(meter.gpuBuffers);
+  },
+
   async gpuCalls(): Promise<GpuCalls> {
     return { ...meter.gpuCalls };
+  },
+
+  /** How fast memory moves where the model would run; to be asked while none is loaded. */
+  async bandwidth(onGpu: boolean, size: number, threads: number): Promise<Bandwidth> {
+    return await (onGpu ? copyOnGpu(size) : readInWasm(size, threads));
+  },
+
+  /** Deletes everything that pages of this origin store. */
+  async forget(): Promise<void> {
+    const root = await navigator.storage.getDirectory();
+    for await (const name of root.keys()) await root.removeEntry(name, { recursive: true });
   },
 
   async dispose(): Promise<void> {

@@ -13,6 +13,22 @@ export interface Adapter {
 }
 
 /**
+ * How fast memory is moved by nothing but a loop, on the same device and threads.
+ *
+ * ``webgpu-copy``: a compute shader copies a buffer; ``bytes`` are read and written.
+ * ``wasm-read``: 16 bytes at a time are read, on ``threads`` threads.  Each of ``ms`` is the
+ * time of moving ``bytes``, taken by ``clock``; the first ``warmup`` are not judged.
+ */
+export interface Bandwidth {
+  readonly kind: "webgpu-copy" | "wasm-read";
+  readonly threads: number;
+  readonly bytes: number;
+  readonly clock: "gpu" | "wall";
+  readonly warmup: number;
+  readonly ms: readonly number[];
+}
+
+/**
  * A way that failed, the one that took its place, and why.
  *
  * ``code`` is the error's code: ``self-check-failed`` where the logits were wrong.
@@ -25,11 +41,23 @@ export interface Fallback {
   readonly reason: string;
 }
 
-/** A greedy continuation; ``at_ms[i]`` is when token i was there, from the start. */
+/**
+ * A greedy continuation; ``at_ms[i]`` is when token i was there, from the start.
+ *
+ * ``calls`` is what the page asked of the GPU until the last token; absent without a GPU.
+ */
 export interface GenerateResult {
   readonly tokens: readonly number[];
   readonly text: string;
   readonly at_ms: readonly number[];
+  readonly calls?: GpuCalls;
+}
+
+/** ``count`` live GPU buffers of one label (whoever made them chose it) and ``size`` bytes. */
+export interface GpuBuffers {
+  readonly label: string;
+  readonly size: number;
+  readonly count: number;
 }
 
 /**
@@ -45,6 +73,17 @@ export interface GpuCalls {
   readonly buffers: number;
   readonly buffer_bytes: number;
   readonly read_bytes: number;
+}
+
+/**
+ * Compute passes by timestamps of the GPU: how many, and the milliseconds of all together.
+ *
+ * ``full``: there were more than could be timed.
+ */
+export interface GpuPasses {
+  readonly passes: number;
+  readonly ms: number;
+  readonly full: boolean;
 }
 
 /**

@@ -11,6 +11,7 @@ const base64 = (floats) => btoa(String.fromCharCode(...new Uint8Array(floats.buf
 let scored = null;
 let bend = 0;
 let pace = 2;
+let leaked = 0;
 
 const behaviours = {
   async "webgpu-loops"() {
@@ -31,6 +32,12 @@ const behaviours = {
   async "wasm-slow"() {
     pace = 2.2;
   },
+  async "wasm-clings"() {
+    localStorage.setItem("clings", "yes");
+  },
+  async "wasm-leaks"() {
+    leaked += 1000;
+  },
   async "wasm-noisy"() {
     console.error("a kernel complained");
     console.warn("not an error");
@@ -41,11 +48,13 @@ window.tabwrightMeasure = {
   async load(request) {
     await behaviours[request.target]?.();
     const stored = localStorage.getItem("stored") === "yes";
+    const start = performance.now();
     if (!stored) await (await fetch(new URL("onnx/model_q4.onnx_data", request.manifest_url))).arrayBuffer();
+    const fetched = performance.now() - start;
     localStorage.setItem("stored", "yes");
     return {
       timings: {
-        fetch_ms: 1, verify_ms: 1, store_ms: 1, session_ms: 1, total_ms: 4,
+        fetch_ms: fetched, verify_ms: 1, store_ms: 1, session_ms: 1, total_ms: 4,
         bytes_fetched: stored ? 0 : 1000, bytes_from_store: stored ? 1000 : 0,
       },
       adapter: null,
@@ -64,9 +73,10 @@ window.tabwrightMeasure = {
     const rendered = messages.map(({ role, content }) => `${role}:${content}\n`).join("");
     return { rendered, ids: [...rendered].map((letter) => letter.codePointAt(0) % VOCABULARY) };
   },
-  async generate(prompt, maxNewTokens, _ignoreEos) {
+  async generate(prompt, maxNewTokens, _ignoreEos, withinMs = Infinity) {
+    const most = Math.min(maxNewTokens, Math.max(1, Math.floor(withinMs / 2)));
     const tokens = [];
-    for (let last = prompt.at(-1); tokens.length < maxNewTokens; ) tokens.push((last = next(last)));
+    for (let last = prompt.at(-1); tokens.length < most; ) tokens.push((last = next(last)));
     return { tokens, text: tokens.join(" "), at_ms: tokens.map((_, index) => 10 + pace * index) };
   },
   async scoreStart(tokens, chunk) {
@@ -82,7 +92,20 @@ window.tabwrightMeasure = {
     return { start: at, rows: rows.length, vocabulary: VOCABULARY, data: base64(values) };
   },
   async memory() {
-    return { js_heap_bytes: 11, wasm_heap_bytes: 22, gpu_bytes: 33, gpu_peak_bytes: 44 };
+    return { js_heap_bytes: 11, wasm_heap_bytes: 22, gpu_bytes: 33 + leaked, gpu_peak_bytes: 44 };
+  },
+  async gpuBuffers() {
+    return [{ label: "", size: 33, count: 1 }];
+  },
+  async bandwidth(onGpu, size, threads) {
+    return {
+      kind: onGpu ? "webgpu-copy" : "wasm-read", threads, bytes: threads * size,
+      clock: "wall", warmup: 1, ms: [9, 4, 4],
+    };
+  },
+  async forget() {
+    if (localStorage.getItem("clings")) throw new Error("this page forgets nothing");
+    localStorage.clear();
   },
   async dispose() {},
 };

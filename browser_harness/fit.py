@@ -1,0 +1,159 @@
+"""Will it fit?  What a target needs, from its manifest, against what a device has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from types import MappingProxyType
+
+from browser_harness.judge.units import show
+from browser_harness.roofline import stored_ranges, work_of
+from manifests.bundle import Manifest, TargetEntry, Tensor
+from manifests.work import Fit, Prediction, TargetFit
+
+GIB = 1 << 30
+
+#: The WASM heap of a page that loaded a WebGPU target, none of whose weights stay in it.
+_RUNTIME_HEAP = 50 << 20
+#: Positions that the runtime feeds at once, and what its cache on a GPU grows by
+#: (page/runtime/open_loop.ts).
+_CHUNK: MappingProxyType[str, int] = MappingProxyType({"gpu": 256, "wasm": 512})
+_CACHE_GROWTH = 64 << 20
+#: wasm32 addresses no more.
+_WASM_MOST = 4 * GIB
+#: What one page may take of a device's memory: a rule, not a measurement.
+PAGE_SHARE = 0.5
+
+
+#: Memory of the whole device in bytes, by what ``navigator.deviceMemory`` calls it; what a GPU
+#: has of its own is not told to pages.
+PROFILES: MappingProxyType[str, int] = MappingProxyType(
+    {f"{size}gb": size * GIB for size in (2, 4, 8, 16, 32)}
+)
+
+
+def predict(manifest: Manifest, target: str, context: int) -> Prediction:
+    """What ``target`` holds once it has seen a text of ``context`` positions.
+
+    On a GPU the codes lie as they are stored, scales in the width of the activations, the
+    cache in whole steps of what it grows by.  On a CPU codes become floats while the heap
+    still holds them, and the largest matrix once more; the heap itself grows by up to a
+    fifth beyond what is needed.
+    """
+    entry = manifest.targets[target]
+    rows = manifest.weights[entry.weights].tensors
+    work = work_of(manifest, target)
+    position, fixed = work.state_bytes_per_position, work.state_bytes
+    widest = max((max(row.shape) for row in rows if len(row.shape) > 1 and _inner(row)), default=1)
+    logits = 4 * manifest.model.vocab_size
+    if entry.execution_provider == "webgpu":
+        most = manifest.model.context_length
+        capacity = _capacity(context, position, most) if entry.resident_graph else context
+        rows_at_once = min(context, _CHUNK["gpu"])
+        return Prediction(
+            place="gpu",
+            context=context,
+            weights=sum(size for row in rows for size in gpu_sizes(row, entry)),
+            states=capacity * position + fixed,
+            activations=2 * rows_at_once * widest * _width(entry) + logits,
+            runtime=0,
+        )
+    floats = [4 * prod(row.shape) if row.codes else _stored(row) for row in rows]
+    codes = sum(_stored(row) for row in rows if row.codes)
+    return Prediction(
+        place="wasm",
+        context=context,
+        weights=sum(floats) + codes + max(floats, default=0),
+        states=context * position + fixed,
+        activations=2 * min(context, _CHUNK["wasm"]) * widest * 4 + logits,
+        runtime=_RUNTIME_HEAP,
+    )
+
+
+def gpu_sizes(row: Tensor, entry: TargetEntry) -> Iterator[int]:
+    """Bytes of each buffer that a tensor becomes on a GPU."""
+    for name, part in stored_ranges(row):
+        stored = {"scales": row.scale_dtype, "values": row.value_dtype}.get(name)
+        widened = stored == "float16" and entry.activation_dtype == "float32"
+        yield -(-part.length * (2 if widened else 1) // 16) * 16
+
+
+def objections(need: Prediction, memory: int) -> tuple[str, ...]:
+    """What keeps it from fitting a device of ``memory`` bytes; none where it fits."""
+    found = []
+    most = int(PAGE_SHARE * memory)
+    if need.total > most:
+        found.append(f"needs {_size(need.total)}, a page gets {_size(most)}")
+    if need.place == "wasm" and need.total > _WASM_MOST:
+        found.append(f"needs a WASM heap of {_size(need.total)}, there are {_size(_WASM_MOST)}")
+    return tuple(found)
+
+
+def fit(manifest: Manifest, names: Sequence[str], contexts: Sequence[int]) -> Fit:
+    """Predictions of ``names`` at each of ``contexts``, and what keeps which device from them."""
+    return Fit(
+        bundle=manifest.model.name,
+        targets={
+            name: tuple(
+                TargetFit(
+                    need=need,
+                    limits=manifest.targets[name].limits,
+                    objections={
+                        profile: told
+                        for profile, memory in PROFILES.items()
+                        if (told := objections(need, memory))
+                    },
+                )
+                for need in (predict(manifest, name, context) for context in contexts)
+            )
+            for name in names
+        },
+    )
+
+
+def render(found: Fit) -> str:
+    """A paragraph per target: what it needs, and the smallest device that it fits."""
+    lines = [f"{found.bundle}: a page gets {PAGE_SHARE:.0%} of a device's memory here"]
+    for name, each in found.targets.items():
+        lines += ["", name]
+        for at in each:
+            fits = [profile for profile in PROFILES if profile not in at.objections]
+            told = f"fits from {fits[0]} on" if fits else next(iter(at.objections.values()))[0]
+            lines.append(f"  {needs(at.need)}: {told}")
+        limits = ", ".join(f"{limit} {value:,}" for limit, value in each[0].limits.items())
+        lines += [f"  asks of the adapter: {limits}"] if limits else []
+    return "\n".join(lines)
+
+
+def needs(need: Prediction) -> str:
+    """The prediction in one line."""
+    where = {"gpu": "in GPU buffers", "wasm": "in the WASM heap"}[need.place]
+    parts = f"weights {_size(need.weights)}, cache {_size(need.states)}"
+    rest = need.activations + need.runtime
+    return (
+        f"about {_size(need.total)} {where} at {need.context:,} positions "
+        f"({parts}, other {_size(rest)})"
+    )
+
+
+def _capacity(context: int, position: int, most: int) -> int:
+    """Positions of the GPU's cache, which grows in whole steps up to the model's context."""
+    step = max(1, _CACHE_GROWTH // max(position, 1))
+    return min(most, -(-context // step) * step)
+
+
+def _inner(row: Tensor) -> bool:
+    """Whether a matrix is neither head nor embedding: their rows are the vocabulary."""
+    return row.role == "linear"
+
+
+def _stored(row: Tensor) -> int:
+    return sum(part.length for _, part in stored_ranges(row))
+
+
+def _width(entry: TargetEntry) -> int:
+    return 2 if entry.activation_dtype == "float16" else 4
+
+
+def _size(value: float) -> str:
+    return show(value, "bytes")

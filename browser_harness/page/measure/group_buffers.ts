@@ -1,0 +1,14 @@
+import type { Buffer } from "./hooks.ts";
+import type { GpuBuffers } from "./schema.ts";
+
+/** Buffers of the same label and size as one row, the largest rows first. */
+export function groupBuffers(buffers: Iterable<Buffer>): GpuBuffers[] {
+  const groups = new Map<string, { label: string; size: number; count: number }>();
+  for (const { label, size } of buffers) {
+    const key = `${size} ${label}`;
+    const group = groups.get(key) ?? { label, size, count: 0 };
+    group.count++;
+    groups.set(key, group);
+  }
+  return [...groups.values()].sort((a, b) => b.size * b.count - a.size * a.count);
+}

@@ -1,0 +1,1 @@
+"""Measurements along one axis at a time, on request: ``measure --sweep``."""

@@ -1,0 +1,130 @@
+"""What a target needs, worked by hand, and buffers sorted by what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tabwright
+from browser_harness.fit import PROFILES, fit, objections, predict, render
+from browser_harness.ledger import account
+from browser_harness.report.sweeps import memory_sentence
+from manifests.bundle import Manifest, Range, State, Tensor
+from manifests.report import Memory, MemoryPoint
+from manifests.work import GpuBuffers
+from tests.browser.fake_bundle import write_bundle
+from tests.unit.reports import wasm_target
+
+SHARD = "onnx/model_q4.onnx_data"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """A linear of 64 by 32 and a norm; a cache of 6 heads of 64, and 100,000 positions of it."""
+    written = write_bundle(tmp_path, ("wasm-q4", "webgpu-q4"), context_length=100_000)
+    tensors = (
+        Tensor(
+            name="linear", role="linear", shape=(64, 32), source="int4", outcome="exact",
+            bits=4, block_size=32, codes=Range(file=SHARD, offset=0, length=100),
+            scales=Range(file=SHARD, offset=0, length=128), scale_dtype="float16",
+        ),
+        Tensor(
+            name="norm", role="float", shape=(32,), source="float32", outcome="exact",
+            values=Range(file=SHARD, offset=0, length=128), value_dtype="float32",
+        ),
+    )  # fmt: skip
+    cache = State(
+        input="past_key_values.0.key", output="present.0.key", dtype="float32",
+        shape=("batch_size", 6, "past_sequence_length", 64),
+    )  # fmt: skip
+    weights = written.weights["q4"].model_copy(update={"tensors": tensors})
+    targets = {
+        name: entry.model_copy(update={"states": (cache,)})
+        for name, entry in written.targets.items()
+    }
+    resident = targets["webgpu-q4"].model_copy(update={"resident_graph": "onnx/model_q4.onnx"})
+    return written.model_copy(
+        update={"weights": {"q4": weights}, "targets": {**targets, "webgpu-q4": resident}}
+    )
+
+
+def test_on_a_gpu_the_cache_grows_in_whole_steps(manifest: Manifest) -> None:
+    need = predict(manifest, "webgpu-q4", 100)
+    # Codes rounded up to 16 bytes, scales widened to float32, the norm as it is.
+    assert need.weights == 112 + 256 + 128
+    # A position is 1536 bytes, of which 64 MiB hold 43,690.
+    assert need.states == 43690 * 1536
+    assert predict(manifest, "webgpu-q4", 50000).states == 2 * 43690 * 1536
+    # No more than the model's context.
+    assert predict(manifest, "webgpu-q4", 90000).states == 100_000 * 1536
+    # Two rows of the widest linear for each of 100 positions, and a row of 8 logits.
+    assert need.activations == 2 * 100 * 64 * 4 + 8 * 4
+    conventional = manifest.targets["webgpu-q4"].model_copy(update={"resident_graph": None})
+    plain = manifest.model_copy(update={"targets": {"webgpu-q4": conventional}})
+    assert predict(plain, "webgpu-q4", 100).states == 100 * 1536
+
+
+def test_on_a_cpu_floats_codes_and_the_largest_matrix(manifest: Manifest) -> None:
+    need = predict(manifest, "wasm-q4", 1000)
+    assert need.weights == (4 * 64 * 32 + 128) + (100 + 128) + 4 * 64 * 32
+    assert need.states == 1000 * 1536
+    # 512 positions are fed at once.
+    assert need.activations == 2 * 512 * 64 * 4 + 8 * 4
+    assert need.total == need.weights + need.states + need.activations + 50 * MIB
+
+
+def test_what_does_not_fit_is_told(manifest: Manifest) -> None:
+    need = predict(manifest, "wasm-q4", 100)
+    large = need.model_copy(update={"weights": 5 << 30})
+    assert objections(need, PROFILES["2gb"]) == ()
+    small, heap = objections(large, PROFILES["8gb"])
+    assert "needs 5.4" in small
+    assert "a page gets 4.295 GB" in small
+    assert "there are 4.295 GB" in heap
+    # On a GPU no heap is in the way.
+    assert objections(large.model_copy(update={"place": "gpu"}), PROFILES["16gb"]) == ()
+    text = render(fit(manifest, ["webgpu-q4"], [100]))
+    assert "fits from 2gb on" in text
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(tmp_path, ("wasm-q4",))
+    assert tabwright.call(["fit", str(tmp_path), "--context", "9999"]) == 0
+    # No text is longer than the model's context.
+    assert "at 64 positions" in capsys.readouterr().out
+    assert tabwright.call(["fit", str(tmp_path), "--target", "webgpu-q8"]) == 2
+
+
+def test_buffers_by_purpose(manifest: Manifest) -> None:
+    need = predict(manifest, "webgpu-q4", 100)
+    rest = MemoryPoint(at_ms=0, phase="rest", renderer_pss=1, gpu_process_pss=500)
+    buffers = (
+        GpuBuffers(label="past_key_values.0.key", size=768, count=10),
+        GpuBuffers(label="", size=112, count=1),
+        # One of these can be the scales: there is only one tensor of that size.
+        GpuBuffers(label="", size=256, count=3),
+        GpuBuffers(label="sampler", size=128, count=1),
+    )
+    ledger = account(manifest, "webgpu-q4", need, rest, buffers)
+    assert ledger is not None
+    assert ledger.held == 7680 + 112 + 3 * 256 + 128
+    assert (ledger.gpu_states, ledger.gpu_weights, ledger.gpu_other) == (7680, 112 + 256, 512 + 128)
+
+
+def test_the_error_of_the_prediction_is_told(manifest: Manifest) -> None:
+    need = predict(manifest, "wasm-q4", 100)
+    rest = MemoryPoint(
+        at_ms=0, phase="rest", renderer_pss=200 * MIB, gpu_process_pss=0,
+        js_heap=20 * MIB, wasm_heap=need.total + need.total // 10,
+    )  # fmt: skip
+    ledger = account(manifest, "wasm-q4", need, rest, ())
+    memory = Memory(peak=rest, rest=rest, timeline=(rest,))
+    told = memory_sentence(wasm_target().model_copy(update={"ledger": ledger, "memory": memory}))
+    assert "+10.0% of the" in told
+    # What is in neither heap: PSS less both.
+    unexplained = 180 * MIB - (rest.wasm_heap or 0)
+    assert f"{unexplained / 1e6:.1f} MB is in neither heap" in told
+    blind = rest.model_copy(update={"wasm_heap": None})
+    assert account(manifest, "wasm-q4", need, blind, ()) is None
