@@ -36,8 +36,8 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
     On a GPU the codes lie as they are stored, scales in the width of the activations, the
-    cache in whole steps of what it grows by.  On a CPU codes become floats while the heap
-    still holds them, and the largest matrix once more; the heap itself grows by up to a
+    cache in whole steps of what it grows by.  On a CPU codes become floats, an embedding's but for a
+    head's, while the heap still holds them, and the largest matrix once more; the heap itself grows by up to a
     fifth beyond what is needed.
     """
     entry = manifest.targets[target]
@@ -58,12 +58,13 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
             activations=2 * rows_at_once * widest * _width(entry) + logits,
             runtime=0,
         )
-    floats = [4 * prod(row.shape) if row.codes else _stored(row) for row in rows]
-    codes = sum(_stored(row) for row in rows if row.codes)
+    folded = [row for row in rows if row.codes and row.role != "embedding"]
+    floats = [4 * prod(row.shape) for row in folded]
+    stored = sum(_stored(row) for row in rows)
     return Prediction(
         place="wasm",
         context=context,
-        weights=sum(floats) + codes + max(floats, default=0),
+        weights=sum(floats) + stored + max(floats, default=0),
         states=context * position + fixed,
         activations=2 * min(context, _CHUNK["wasm"]) * widest * 4 + logits,
         runtime=_RUNTIME_HEAP,

@@ -118,9 +118,10 @@ def stored_ranges(row: Tensor) -> tuple[tuple[str, Range], ...]:
 
 def _read_bytes(row: Tensor, *, folded: bool) -> int:
     stored = sum(part.length for _, part in stored_ranges(row))
-    held = 4 * prod(row.shape) if folded and row.codes is not None else stored
-    # Of an embedding that is no head as well, one row is read.
-    return held // row.shape[0] if row.role == "embedding" else held
+    # Of an embedding that is no head as well, one row is read; its codes are never folded.
+    if row.role == "embedding":
+        return stored // row.shape[0]
+    return 4 * prod(row.shape) if folded and row.codes is not None else stored
 
 
 def _state_bytes(state: State) -> int:

@@ -91,13 +91,13 @@ def parity(read: Callable[[Parity], float | None]) -> Read:
 
 
 def tokens_equal(parity: Parity) -> float | None:
-    """The share of texts and conversations with transformers\' ids."""
+    """The share of texts and conversations with transformers' ids."""
     checks = parity.tokens + parity.chats
     return sum(check.equal for check in checks) / len(checks) if checks else None
 
 
 def greedy_equal(parity: Parity) -> float | None:
-    """The share of continuations that do not leave PyTorch\'s but at a near-tie."""
+    """The share of continuations that do not leave PyTorch's but at a near-tie."""
     checks = parity.greedy
     same = sum(check.outcome != "diverged" for check in checks)
     return same / len(checks) if checks else None

@@ -60,8 +60,8 @@ def test_bytes_of_a_token(tmp_path: object) -> None:
     apart = manifest(tmp_path, linear, embedding, norm, states=(cache, window))
     # Codes and scales as stored; one row of the embedding; the norm as it is.
     assert work_of(apart, "webgpu-q4").weight_bytes == 1024 + 128 + (32 + 2) + 128
-    # Floats of four bytes once codes are folded.
-    assert work_of(apart, "wasm-q4").weight_bytes == 4 * 64 * 32 + 4 * 32 + 128
+    # Floats of four bytes once codes are folded; an embedding's are not.
+    assert work_of(apart, "wasm-q4").weight_bytes == 4 * 64 * 32 + (32 + 2) + 128
     assert work_of(apart, "webgpu-q4").state_bytes_per_position == 3 * 64 * 2
     assert work_of(apart, "webgpu-q4").state_bytes == 32 * 2 * 4
     # A head reads every row.
