@@ -36,9 +36,9 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
     On a GPU the codes lie as they are stored, scales in the width of the activations, the
-    cache in whole steps of what it grows by.  On a CPU codes become floats, an embedding's but for a
-    head's, while the heap still holds them, and the largest matrix once more; the heap itself grows by up to a
-    fifth beyond what is needed.
+    cache in whole steps of what it grows by.  On a CPU codes become floats (an embedding's
+    only where it is the head as well) while the heap still holds them, and the largest matrix
+    once more; the heap itself grows by up to a fifth beyond what is needed.
     """
     entry = manifest.targets[target]
     rows = manifest.weights[entry.weights].tensors
