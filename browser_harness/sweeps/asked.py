@@ -26,9 +26,9 @@ class Network:
 NETWORKS: MappingProxyType[str, Network] = MappingProxyType(
     {
         "cable": Network(28, 5e6, 1e6),
-        "fast-4g": Network(165, 9e6, 1.35e6),
-        "slow-4g": Network(562.5, 1.44e6, 675e3),
-        "3g": Network(2000, 400e3, 400e3),
+        "fast-4g": Network(60 * 2.75, 9e6 * 0.9, 1.5e6 * 0.9),
+        "slow-4g": Network(150 * 3.75, 1.6e6 * 0.9, 750e3 * 0.9),
+        "3g": Network(400 * 5, 500e3 * 0.8, 500e3 * 0.8),
     }
 )
 
