@@ -75,6 +75,11 @@ class MeasurePage:
         answer = await self._ask("tokenize", list(texts), doing="tokenising")
         return [tuple(ids) for ids in answer]
 
+    async def detokenize(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each, special tokens left out."""
+        answer = await self._ask("detokenize", [list(each) for each in ids], doing="decoding")
+        return [str(text) for text in answer]
+
     async def chat(self, messages: Sequence[dict[str, str]]) -> Rendered:
         """The chat template's rendering with the generation prompt, and its ids."""
         answer = await self._ask("chat", list(messages), doing="rendering a chat")

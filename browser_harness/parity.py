@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from manifests.progress import Progress
 from manifests.reference import Answers, Greedy, Reference, ScoredText
 from manifests.report import GreedyCheck, TokenCheck
 
+RoundTrip = Literal["whole", "same", "differs"]
+
 
 def first_difference(expected: Sequence[object], got: Sequence[object]) -> int | None:
     """Index of the first place where two sequences differ; ``None`` when they are equal."""
@@ -26,19 +29,38 @@ def first_difference(expected: Sequence[object], got: Sequence[object]) -> int |
     return None if len(expected) == len(got) else min(len(expected), len(got))
 
 
-def _check(name: str, language: str, difference: int | None) -> TokenCheck:
+def _check(
+    name: str, language: str, difference: int | None, returned: RoundTrip | None = None
+) -> TokenCheck:
     return TokenCheck(
-        name=name, language=language, equal=difference is None, first_difference=difference
+        name=name,
+        language=language,
+        equal=difference is None,
+        first_difference=difference,
+        round_trip=returned,
     )
 
 
 async def check_tokens(page: MeasurePage, reference: Reference) -> tuple[TokenCheck, ...]:
-    """The page's tokenizer against transformers'."""
+    """The page's tokenizer against transformers', there and back."""
     found = await page.tokenize([case.text for case in reference.tokens])
+    texts = await page.detokenize([case.ids for case in reference.tokens])
     return tuple(
-        _check(case.name, case.language, first_difference(case.ids, ids))
-        for case, ids in zip(reference.tokens, found, strict=True)
+        _check(
+            case.name,
+            case.language,
+            first_difference(case.ids, ids),
+            None if case.decoded is None else round_trip(case.text, case.decoded, text),
+        )
+        for case, ids, text in zip(reference.tokens, found, texts, strict=True)
     )
+
+
+def round_trip(text: str, expected: str, got: str) -> RoundTrip:
+    """What ``got``, which the page decoded, is beside ``text`` and transformers' ``expected``."""
+    if got != expected:
+        return "differs"
+    return "whole" if got == text else "same"
 
 
 async def check_chats(page: MeasurePage, reference: Reference) -> tuple[TokenCheck, ...]:

@@ -21,13 +21,15 @@ ReadBy = Literal["transformers", "tabwright", "onnxruntime"]
 class TokenCase(Schema):
     """A text and the token ids that transformers' tokenizer gives it.
 
-    Special tokens that the tokenizer adds by itself (a BOS) are among them.
+    Special tokens that the tokenizer adds by itself (a BOS) are among them.  ``decoded`` is
+    what it makes of the ids again, special tokens left out: not always ``text``.
     """
 
     name: str
     language: str
     text: str
     ids: tuple[int, ...]
+    decoded: str | None = None
 
 
 class ChatCase(Schema):

@@ -122,12 +122,18 @@ class Memory(Schema):
 
 
 class TokenCheck(Schema):
-    """Token ids in the page against transformers'; ``first_difference`` is an index."""
+    """Token ids in the page against transformers'; ``first_difference`` is an index.
+
+    ``round_trip`` tells what the page's tokenizer makes of transformers' ids: the text again
+    (``whole``), what transformers makes of them, though that is another (``same``), or
+    something else (``differs``).  Conversations have none.
+    """
 
     name: str
     language: str
     equal: bool
     first_difference: int | None = None
+    round_trip: Literal["whole", "same", "differs"] | None = None
 
 
 class GreedyCheck(Schema):

@@ -25,6 +25,7 @@ from browser_harness.judge.reading import (
     peak_pss,
     prefill,
     pss,
+    round_trip_equal,
     tokens_equal,
     torch_decode,
     torch_first_token,
@@ -299,6 +300,11 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
             "Token ids equal", "share", "higher", "parity",
             "share of texts and conversations with transformers' token ids",
             parity(tokens_equal),
+        ),
+        "round_trip_equal": Metric(
+            "Texts decoded as by transformers", "share", "higher", "parity",
+            "share of texts whose ids the page's tokenizer decodes to what transformers' does",
+            parity(round_trip_equal),
         ),
         "greedy_equal": Metric(
             "Greedy continuations equal", "share", "higher", "parity",

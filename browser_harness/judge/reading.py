@@ -96,6 +96,13 @@ def tokens_equal(parity: Parity) -> float | None:
     return sum(check.equal for check in checks) / len(checks) if checks else None
 
 
+def round_trip_equal(parity: Parity) -> float | None:
+    """Share of texts that come back from their ids as they do in transformers."""
+    checks = [check for check in parity.tokens if check.round_trip is not None]
+    same = sum(check.round_trip != "differs" for check in checks)
+    return same / len(checks) if checks else None
+
+
 def greedy_equal(parity: Parity) -> float | None:
     """The share of continuations that do not leave PyTorch's but at a near-tie."""
     checks = parity.greedy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from browser_harness.judge.metrics import METRICS
 from browser_harness.report import glance
-from browser_harness.report.text import printable
+from browser_harness.report.text import isolated, printable
 from manifests.report import Report
 
 #: GitHub names the file here that it shows as a step's summary.
@@ -22,7 +22,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
 def plain(text: str) -> str:
     """``text`` as one line that Markdown shows as it is: no markup, no HTML, no mention."""
     line = (
-        " ".join(printable(text).split())
+        isolated(" ".join(printable(text).split()))
         .replace("&", "&amp;")
         .replace("<", "&lt;")
         .replace(">", "&gt;")

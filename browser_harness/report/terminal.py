@@ -9,7 +9,7 @@ from rich.text import Text
 from browser_harness.judge.metrics import METRICS
 from browser_harness.report import glance
 from browser_harness.report.sweeps import sweep_findings
-from browser_harness.report.text import printable
+from browser_harness.report.text import isolated, printable
 from manifests.report import Report
 
 _STYLES = {
@@ -26,9 +26,9 @@ def render(report: Report) -> RenderableType:
     parts: list[RenderableType] = [_heading(report), _figures(report)]
     parts += [
         Text.assemble(
-            (printable(f"{name} failed: "), "bold red"),
-            printable(f"{failure.code}: {failure.sentence} "),
-            (printable(failure.next_step), "dim"),
+            (f"{isolated(printable(name))} failed: ", "bold red"),
+            isolated(printable(f"{failure.code}: {failure.sentence}")),
+            (f" {isolated(printable(failure.next_step))}", "dim"),
         )
         for name, failure in glance.failures(report)
     ]
@@ -36,7 +36,7 @@ def render(report: Report) -> RenderableType:
     if notice := glance.software_notice(report):
         parts.append(Text(printable(notice), style="cyan"))
     if line := glance.baseline_line(report):
-        parts.append(Text(printable(line)))
+        parts.append(Text(isolated(printable(line))))
     if report.verdict is not None:
         parts.append(_checks(report))
     outcome = report.verdict.outcome if report.verdict else "unjudged"
@@ -48,7 +48,9 @@ def _heading(report: Report) -> Text:
     browser = report.browser
     where = f"{browser.name} {browser.version}, " if browser else ""
     machine = f"{where}{report.machine.cpu}, {report.machine.cores} cores"
-    return Text.assemble((printable(report.bundle.name), "bold"), "  ", (printable(machine), "dim"))
+    return Text.assemble(
+        (isolated(printable(report.bundle.name)), "bold"), "  ", (printable(machine), "dim")
+    )
 
 
 def _figures(report: Report) -> Table:
@@ -56,7 +58,7 @@ def _figures(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for column in data.columns:
-        table.add_column(Text(printable(column)), justify="right")
+        table.add_column(Text(isolated(printable(column))), justify="right")
     for row in data.rows:
         table.add_row(row.label, *row.cells)
     return table
@@ -81,10 +83,10 @@ def _checks(report: Report) -> Table:
         for check in checks:
             table.add_row(
                 Text(check.outcome, style=_STYLES[check.outcome]),
-                Text(printable(name)),
+                Text(isolated(printable(name))),
                 METRICS[check.metric].label,
                 glance.measured(check),
                 glance.limit(check),
-                Text(printable(check.reason)),
+                Text(isolated(printable(check.reason))),
             )
     return table

@@ -74,7 +74,10 @@ def tokenise(checkpoint: Path, suite: Suite, context_length: int) -> Prompts:
                 name=text.name,
                 language=text.language,
                 text=text.text,
-                ids=_encode(tokenizer, text.text),
+                ids=(ids := _encode(tokenizer, text.text)),
+                decoded=tokenizer.decode(
+                    list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                ),
             )
             for text in suite.tokens
             if text.text is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from browser_harness.parity import choose_texts, first_difference, judge_greedy
+from browser_harness.parity import choose_texts, first_difference, judge_greedy, round_trip
 from browser_harness.plan import block_rows
 from browser_harness.prompts import repeat
 from browser_harness.speed import decode_run
@@ -80,3 +80,17 @@ def test_blocks_of_logits_stay_small() -> None:
     assert block_rows(262144) == 16
     assert block_rows(1 << 20) == 4
     assert block_rows(1 << 30) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "got", "outcome"),
+    [
+        ("ﻻ", "ﻻ", "ﻻ", "whole"),
+        # A tokenizer that normalises: the browser's does the same.
+        ("ﻻ", "لا", "لا", "same"),
+        ("ﻻ", "لا", "ﻻ", "differs"),
+        ("ﻻ", "ﻻ", "لا", "differs"),
+    ],
+)
+def test_what_comes_back(text: str, expected: str, got: str, outcome: str) -> None:
+    assert round_trip(text, expected, got) == outcome

@@ -100,10 +100,12 @@ def parity(runtime: Agreement) -> Parity:
     """Parity with texts in four languages and three continuations."""
     return Parity(
         tokens=(
-            TokenCheck(name="capital", language="en", equal=True),
-            TokenCheck(name="عاصمة", language="ar", equal=True),
-            TokenCheck(name="emoji", language="en", equal=False, first_difference=4),
-            TokenCheck(name="fibonacci", language="code", equal=True),
+            TokenCheck(name="capital", language="en", equal=True, round_trip="whole"),
+            TokenCheck(name="عاصمة", language="ar", equal=True, round_trip="same"),
+            TokenCheck(
+                name="emoji", language="en", equal=False, first_difference=4, round_trip="differs"
+            ),
+            TokenCheck(name="fibonacci", language="code", equal=True, round_trip="whole"),
         ),
         chats=(
             TokenCheck(name="one turn", language="en", equal=True),

@@ -78,6 +78,10 @@ const methods = {
     return await Promise.all(texts.map((text) => loaded().tokenize(text)));
   },
 
+  async detokenize(ids: readonly (readonly number[])[]): Promise<string[]> {
+    return await Promise.all(ids.map((each) => loaded().detokenize(each)));
+  },
+
   async chat(messages: readonly Runtime.Message[]): Promise<Runtime.RenderedChat> {
     return await loaded().render(messages);
   },

@@ -69,6 +69,9 @@ window.tabwrightMeasure = {
   async tokenize(texts) {
     return texts.map((text) => [...text].map((letter) => letter.codePointAt(0) % VOCABULARY));
   },
+  async detokenize(lists) {
+    return lists.map((ids) => ids.join(" "));
+  },
   async chat(messages) {
     const rendered = messages.map(({ role, content }) => `${role}:${content}\n`).join("");
     return { rendered, ids: [...rendered].map((letter) => letter.codePointAt(0) % VOCABULARY) };
