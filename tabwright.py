@@ -302,6 +302,12 @@ def cli() -> None:
     help="How scales are chosen for linears that come as floats.",
 )
 @click.option(
+    "--original",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="The uncompressed model: what compression cost is told, too.",
+)
+@click.option(
     "--adapter",
     type=click.Choice(["auto", "hardware", "software"]),
     default="auto",
@@ -334,6 +340,7 @@ def run(
     lora: Path | None,
     head_bits: int | None,
     rounding: RoundingMethod,
+    original: Path | None,
     adapter: AdapterChoice,
     device: DeviceChoice,
     threads: int | None,
@@ -382,7 +389,13 @@ def run(
     for file in earlier:
         file.unlink(missing_ok=True)
     exporter.write_reference(
-        checkpoint, bundle, reference, device=device, adapter=lora, progress=progress
+        checkpoint,
+        bundle,
+        reference,
+        device=device,
+        adapter=lora,
+        original=original,
+        progress=progress,
     )
     harness.measure_bundle(
         bundle,

@@ -174,6 +174,21 @@ def software_notice(report: Report) -> str:
     )
 
 
+def diagnosis_hint(report: Report) -> str:
+    """What to do where the browser computes otherwise than PyTorch; empty where it does not."""
+    broken = [
+        check.target
+        for check in (report.verdict.checks if report.verdict else ())
+        if check.outcome in ("fail", "warn") and METRICS[check.metric].label.startswith("Runtime")
+    ]
+    if not broken:
+        return ""
+    return (
+        "The runtime loss breaks its limit: 'tabwright diagnose BUNDLE --checkpoint CHECKPOINT "
+        f"--target {broken[0]}' names the first tensor that differs."
+    )
+
+
 def failures(report: Report) -> list[tuple[str, Failure]]:
     """Every target that failed, and why."""
     return [(name, t.failure) for name, t in report.targets.items() if t.failure is not None]

@@ -121,6 +121,7 @@ def render_html(report: Report) -> str:
             counts=glance.verdict_counts(report),
             baseline=glance.baseline_line(report),
             software=glance.software_notice(report),
+            hint=glance.diagnosis_hint(report),
             failures=glance.failures(report),
             checks=glance.by_target(report),
             glance=glance.glance(report),

@@ -60,6 +60,8 @@ def render_markdown(report: Report) -> str:
     ]
     if rows:
         lines += [*table(_CHECK_HEAD, rows, range(3, 5)), ""]
+    if hint := glance.diagnosis_hint(report):
+        lines += [plain(hint), ""]
     data = glance.glance(report)
     head = ("", *(plain(column) for column in data.columns))
     lines += table(head, [(row.label, *row.cells) for row in data.rows], range(1, len(head)))

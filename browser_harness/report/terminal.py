@@ -39,6 +39,8 @@ def render(report: Report) -> RenderableType:
         parts.append(Text(isolated(printable(line))))
     if report.verdict is not None:
         parts.append(_checks(report))
+    if hint := glance.diagnosis_hint(report):
+        parts.append(Text(isolated(printable(hint)), style="yellow"))
     outcome = report.verdict.outcome if report.verdict else "unjudged"
     parts.append(Text(glance.verdict_line(report), style=_STYLES[outcome]))
     return Group(*parts)

@@ -269,3 +269,12 @@ def test_the_browser_is_named_once(report: Report) -> None:
 
 def test_a_report_that_was_not_judged_says_so() -> None:
     assert printed(sample_report()).splitlines()[-1] == "NOT JUDGED: no budget was given"
+
+
+@pytest.mark.parametrize(("target", "led"), [("webgpu-q4", True), ("wasm-q4", False)])
+def test_a_runtime_loss_beyond_its_limit_leads_to_a_diagnosis(target: str, led: bool) -> None:
+    whole = healthy_report()
+    budget = Budget.model_validate({"limits": {target: {"runtime_top1": {"min": 1}}}})
+    shown = whole.model_copy(update={"verdict": judge(whole, budget)})
+    for text in (render_markdown(shown), render_html(shown)):
+        assert ("tabwright diagnose" in text) == led
