@@ -37,8 +37,9 @@ _OPEN_SECONDS = 60.0
 #: Pairs of the A/A run, and the least that are compared.
 NOISE_PAIRS = 4
 LEAST_PAIRS = 6
-#: Runs of each page: old new new old, or the other way round.
-_TURNS = (0, 1, 1, 0)
+#: Runs of a pair: old new new old old new new old, or the other way round.  Twice as many
+#: of half the length: what disturbs a second or two then falls on both sides.
+_TURNS = (0, 1, 1, 0) * 2
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ async def _take_turns(
         ]
         on_gpu = any(entry.execution_provider == "webgpu" for entry in entries)
         room = min(manifest.model.context_length for manifest in manifests) - plan.first_prompt - 1
-        plan = replace(plan, decode_tokens=min(plan.decode_tokens, room))
+        plan = replace(plan, decode_tokens=min(plan.decode_tokens // 2, room))
         adapter = await settle(playwright, options, on_gpu=on_gpu)
         rooms = [await _Room.open(stack, playwright, side, options, adapter) for side in (old, new)]
         while goes_on(pairs):

@@ -22,7 +22,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import click
 
@@ -129,7 +129,7 @@ def main() -> None:
 @click.option("--slow", "slowed", default=20, show_default=True, help="Slowed ones.")
 @click.option("--slowdown", default=10.0, show_default=True, help="Percent of a token's time.")
 @click.option("--pairs", default=6, show_default=True, help="Pairs of fresh pages in each.")
-@click.option("--tokens", default=48, show_default=True, help="Of each run.")
+@click.option("--tokens", default=48, show_default=True, help="Of two runs.")
 def collect(
     folder: Path,
     bundle: Path | None,
@@ -217,7 +217,8 @@ def judge_folder(folder: Path) -> None:
     same = [_outcome(each) for report in plain for each in (report, _exchanged(report))]
     seeded = [_outcome(report) for report in slow]
     setup = json.loads((folder / "setup.json").read_text("utf-8"))
-    off = [abs(math.log(_ratio(report))) for report in plain]
+    logs = [math.log(_ratio(report)) for report in plain]
+    off = [abs(log) for log in logs]
     machine = plain[0].machine
     beside = plain[0].targets[TARGET].beside
     assert beside is not None
@@ -232,7 +233,8 @@ def judge_folder(folder: Path) -> None:
     click.echo(
         f"{machine.cpu}, {machine.cores} cores; {TARGET}, {setup['token_ms']:.2f} ms a token, "
         f"{len(beside.pairs)} pairs of fresh pages a gate; unchanged, the ratio is off 1 by "
-        f"{median(off):.1%} (median) and {max(off):.1%} (most).\n\n"
+        f"{median(off):.1%} (median) and {max(off):.1%} (most), "
+        f"and {math.exp(fmean(logs)):.3f} on average.\n\n"
         "| gates | verdicts |\n| --- | --- |"
     )
     for name, share in rows:

@@ -17,7 +17,7 @@ from tests.browser.fake_bundle import write_bundle
 from tests.unit.reports import healthy_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
-PLAN = replace(PLANS["full"], warm_loads=2, decode_tokens=8, load_seconds=15.0)
+PLAN = replace(PLANS["full"], warm_loads=2, decode_tokens=16, load_seconds=15.0)
 OPTIONS = Options(page=FAKE_PAGE, adapter="software", threads=1, plans={**PLANS, "full": PLAN})
 
 
@@ -36,7 +36,7 @@ def test_two_targets_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (len(found.noise), len(found.pairs)) == (2, 3)
     assert said == {"wasm-q4 in turns with itself", "wasm-slow in turns with bundle"}
     assert [pair.first for pair in found.pairs] == ["old", "new", "old"]
-    assert {len(runs) for pair in found.pairs for runs in (pair.old, pair.new)} == {2}
+    assert {len(runs) for pair in found.pairs for runs in (pair.old, pair.new)} == {4}
     noise, ratio = time_ratio(found.noise), time_ratio(found.pairs)
     assert noise is not None
     assert ratio is not None
