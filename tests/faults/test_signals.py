@@ -36,22 +36,33 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+#: The last one is a user who does not wait.
+SENT = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGINT)]
+
+
+@pytest.mark.parametrize("sent", SENT, ids=lambda sent: "-".join(each.name for each in sent))
 def test_interrupted_measure_cleans_up_and_says_one_thing(
-    tmp_path: Path, sent: signal.Signals
+    tmp_path: Path, sent: tuple[signal.Signals, ...], temporary: Path
 ) -> None:
     write_bundle(tmp_path / "bundle", ("wasm-sleeps",))
+    before = left_behind(temporary)
     report = tmp_path / "report.json"
     with measuring(tmp_path / "bundle", report) as run:
         assert run.stderr is not None
         assert run.stderr.readline().startswith("wasm-sleeps: fresh pages")
-        # A terminal's Ctrl-C reaches the whole group, the driver included.
-        os.killpg(run.pid, sent)
+        for each in sent:
+            # A terminal's Ctrl-C reaches the whole group, the driver included.
+            os.killpg(run.pid, each)
+            time.sleep(0.1)
         out, complaints = run.communicate(timeout=60)
     assert (run.returncode, out) == (130, "")
     (line,) = complaints.strip().splitlines()
     assert line.startswith("error[interrupted]")
     assert not report.exists()
+    if len(sent) == 1:
+        assert left_behind(temporary) == before
+    # One who does not wait leaves the rest to the reaper.
+    wait_until(lambda: left_behind(temporary) == before, seconds=30)
 
 
 #: Seconds after the start, from before the first line of code to after the first target.
