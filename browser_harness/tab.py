@@ -38,6 +38,9 @@ NEXT_STEPS = {
 
 _TYPED = re.compile(r"\s*([a-z][a-z0-9]*(?:-[a-z0-9]+)*): (.*)", re.DOTALL)
 
+#: What Playwright says around a reason: its own method, and the address again.
+_CALLED = re.compile(r"^Page\.\w+: | at \S+$")
+
 #: Rejections come back as data: an exception's text would bring its stack along.
 _CALL = """async ([object, method, args]) => {
   try {
@@ -148,7 +151,8 @@ class Tab:
         except Exception as error:  # noqa: BLE001
             if self._crashed.is_set() or not isinstance(error, PlaywrightError):
                 raise self._explain(error, doing) from None
-            raise PageUnreachable(url, error.message.splitlines()[0]) from None
+            reason = _CALLED.sub("", error.message.splitlines()[0])
+            raise PageUnreachable(url, reason) from None
         if response is not None and not response.ok:
             raise PageUnreachable(url, f"HTTP status {response.status}")
         try:

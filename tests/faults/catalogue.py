@@ -63,15 +63,16 @@ def answered(code: int) -> Wrong:
 #: A download that takes long enough to be struck in its middle.
 SLOW = Wrong(SHARD, (simulator.pauses(1.0),))
 
-#: Those that strike before a session exists are told apart by their code; three go the whole
-#: way on both targets.
+#: They strike before there is a session, so the target makes no difference: they take turns.
 DOWNLOADS: Mapping[str, Fault] = {
     "404": Fault("file-missing", f"{SHARD}.*404", (CPU,), answered(404)),
     "500": Fault("http-error", f"{SHARD}.*500", (GPU,), answered(500)),
     "503": Fault("server-busy", f"{SHARD}.*503", (CPU,), answered(503)),
     "reset": Fault("network", LONG, BOTH, Wrong(LONG, then=simulator.reset_at(MIDDLE))),
     "cut": Fault("truncated", SHARD, (GPU,), Wrong(SHARD, then=simulator.ends_at(1000))),
-    "stall": Fault("page-timeout", "loading", BOTH, Wrong(LONG, then=simulator.stalls), seconds=3),
+    "stall": Fault(
+        "page-timeout", "loading", (CPU,), Wrong(LONG, then=simulator.stalls), seconds=3
+    ),
     "wrong-range": Fault(
         "http-error", "asked for", (CPU,), Wrong(LONG, BROKEN_OFF, simulator.wrong_range)
     ),
@@ -81,7 +82,9 @@ DOWNLOADS: Mapping[str, Fault] = {
     "redeployed": Fault(
         "chunk-corrupt", LONG, (CPU,), Wrong(LONG, BROKEN_OFF, simulator.other_build)
     ),
-    "swapped-shard": Fault("chunk-corrupt", SHARD, BOTH, Wrong(SHARD, then=simulator.other_build)),
+    "swapped-shard": Fault(
+        "chunk-corrupt", SHARD, (GPU,), Wrong(SHARD, then=simulator.other_build)
+    ),
     "page-instead": Fault("truncated", SHARD, (CPU,), Wrong(SHARD, then=simulator.a_page_instead)),
     "recompressed-range": Fault(
         "network", LONG, (CPU,), Wrong(LONG, BROKEN_OFF, simulator.recompressed)

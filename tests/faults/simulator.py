@@ -133,7 +133,7 @@ class Simulator(StaticServer):
 
 def status(code: int) -> Answer:
     async def answer(exchange: Exchange) -> None:
-        await exchange.say(code, {"content-length": "0"}, b"")
+        await exchange.say(code, {"content-type": "text/plain"}, b"no\n")
 
     return answer
 
