@@ -59,6 +59,16 @@ gate-power: setup ## false alarms and misses of the gate, under an hour: docs/me
 	$(BIN)/python -m tests.bench.gate_power collect build/gate-power
 	$(BIN)/python -m tests.bench.gate_power judge build/gate-power
 
+.PHONY: endurance
+endurance: RUNS ?= 100
+endurance: setup ## RUNS=100 of the harness in a row, faulty ones too, and what is left: docs/measuring.md
+	$(BIN)/python -m tests.bench.endurance --runs $(RUNS)
+
+.PHONY: harness-cost
+harness-cost: setup ## decode under the harness against the bare runtime loop: docs/measuring.md
+	test -e $(DEMO)/bundle/manifest.json || $(MAKE) demo
+	$(BIN)/python -m tests.bench.harness_cost $(DEMO)/bundle
+
 .PHONY: study
 study: setup $(STUDY_READY) ## every method on two models, hours of it, kept in build/study: docs/study.md
 	$(BIN)/python -m tests.bench.study
