@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -112,19 +113,37 @@ def test_a_process_that_may_not_be_looked_at_is_passed_over(
 
     monkeypatch.setattr(watch, "find_processes", lambda _: [psutil.Process()])
     monkeypatch.setattr(watch, "process_type", lambda _: "renderer")
-    assert watch.look_at_processes(tmp_path)["renderer"] > 0
+    assert watch.ProcessMemory(tmp_path).look("load")["renderer"] > 0
     monkeypatch.setattr(watch, "_resident", denied)
-    assert watch.look_at_processes(tmp_path) == {}
+    assert watch.ProcessMemory(tmp_path).look("load") == {}
+
+
+def test_a_process_is_read_again_only_when_it_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = iter([100, 200, 300])
+    rss = SimpleNamespace(rss=1000)
+    monkeypatch.setattr(watch, "find_processes", lambda _: [psutil.Process()])
+    monkeypatch.setattr(watch, "process_type", lambda _: "renderer")
+    monkeypatch.setattr(watch, "_resident", lambda _: next(sizes))
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: rss)
+    memory = watch.ProcessMemory(tmp_path)
+    assert memory.look("decode") == {"renderer": 100}
+    rss.rss = 1009
+    assert memory.look("decode") == {"renderer": 100}
+    rss.rss = 1011
+    assert memory.look("decode") == {"renderer": 200}
+    assert memory.look("rest", anew=True) == {"renderer": 300}
 
 
 def test_a_watch_that_broke_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Path) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     async def work() -> None:
         async with watch.watching(tmp_path):
             await asyncio.sleep(0.1)
 
-    monkeypatch.setattr(watch, "look_at_processes", broken)
+    monkeypatch.setattr(watch.ProcessMemory, "look", broken)
     with pytest.raises(ZeroDivisionError):
         asyncio.run(work())
