@@ -89,9 +89,12 @@ export async function loadHere(
   });
   const own = manifest.files.filter(({ path }) => !PAGE_FILES.has(path));
   const pageFiles = manifest.files.filter(({ path }) => PAGE_FILES.has(path));
-  await verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
+  // A device that will not do is told before anything else is fetched.
+  const verifying = () => verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
+  let verified: Promise<void> | undefined;
   let changed = false;
   const files = async (entry: TargetEntry, early: (files: Files) => void) => {
+    await (verified ??= verifying());
     const needed = new Set(neededFiles(manifest, entry));
     const first = (file: BundleFile) => EARLY.has(file.path);
     const found = await obtainer.obtain(own.filter((file) => needed.has(file)), { first, then: early });
