@@ -62,6 +62,21 @@ _ABORT = """async ([prompt, after]) => {
   const stop = (made) => { if (made === after) control.abort(); };
   return generate(prompt, { maxNewTokens: 20, signal: control.signal }, stop);
 }"""
+#: An answer, and the same one ended by a text from its middle, which spans tokens.
+_STOP_TEXT = """async ([prompt, options]) => {
+  const show = async (more) => {
+    let shown = "";
+    const answer = model.generate(prompt, { stopTokens: [], ...options, ...more });
+    for (;;) {
+      const next = await answer.next();
+      if (next.done) return [shown, next.value];
+      shown += next.value.text;
+    }
+  };
+  const [whole] = await show({});
+  const stop = whole.slice(whole.length >> 1, (whole.length >> 1) + 3);
+  return { whole, stop, stopped: await show({ stop }), again: await show({ stop: "never so" }) };
+}"""
 _COUNT = """async ([prompt, maxNewTokens]) => {
   const { gpuCalls } = tabwrightMeasure;
   const before = await gpuCalls();
@@ -160,6 +175,7 @@ def resident(bundle: Path, greedy: list[int]) -> Seen:
             "sampled": (_GENERATE, [_prompt(17), sampled]),
             "sampled again": (_GENERATE, [_prompt(17), sampled]),
             "sampled otherwise": (_GENERATE, [_prompt(17), {**sampled, "seed": 12}]),
+            "stop text": (_STOP_TEXT, [_prompt(17), sampled]),
             "logits": (_SCORE, _prompt(33)),
         },
     )
@@ -220,6 +236,14 @@ def test_nothing_comes_after_a_stop_token_or_an_abort(resident: Seen, greedy: li
     assert resident.answers["stopped"] == {"tokens": greedy[:3], "end": None}
     assert resident.answers["aborted"] == {"tokens": greedy[:2], "end": "aborted"}
     assert resident.answers["again"]["tokens"] == greedy
+
+
+def test_nothing_of_a_stop_text_is_shown(resident: Seen) -> None:
+    answer = resident.answers["stop text"]
+    whole, stop = answer["whole"], answer["stop"]
+    assert len(stop) == 3
+    assert answer["stopped"] == [whole[: whole.index(stop)], "stop"]
+    assert answer["again"] == [whole, "length"]
 
 
 def test_a_token_costs_the_gpu_little_and_the_page_eight_bytes(resident: Seen) -> None:

@@ -33,6 +33,18 @@ _ASK = """async () => {
   const ids = await model.tokenize("hello");
   return { tokens, logprobs, ids, text: await model.detokenize(ids) };
 }"""
+#: An answer, and the same one ended by a text from its middle.
+_STOP = """async () => {
+  const options = { maxNewTokens: 40, stopTokens: [], temperature: 1.5, seed: 3 };
+  const show = async (more) => {
+    let shown = "";
+    for await (const { text } of model.generate([5], { ...options, ...more })) shown += text;
+    return shown;
+  };
+  const whole = await show({});
+  const stop = whole.slice(whole.length >> 1, (whole.length >> 1) + 5);
+  return [whole, stop, await show({ stop })];
+}"""
 #: What the page's thread got to do while the model answered, and how a call ends that is left.
 _LEAVE = """async () => {
   let turns = 0;
@@ -113,6 +125,9 @@ def test_a_worker_answers_as_the_page_does_and_leaves_it_free(bundle: Path) -> N
             # ORT's own threads are workers too, but one thread needs none.
             assert len(page.workers) == (1 if worker else 0)
             answers[worker] = await page.evaluate(_ASK)
+            whole, stop, shown = await page.evaluate(_STOP)
+            assert len(stop) == 5
+            assert shown == whole[: whole.index(stop)]
             ended = [_end_of(model_worker) for model_worker in page.workers]
             left = await page.evaluate(_LEAVE)
             assert left["turns"] > 0
