@@ -55,7 +55,10 @@ export class Constrainer {
   async constrain(schema: JsonSchema, stops: readonly number[]): Promise<HeldConstraint> {
     const grammar = grammarOf(schema);
     if (stops.length === 0) throw new TabwrightError("schema-unsupported", "no token ends a value: 'stopTokens' is empty");
-    this.#started ??= this.#open();
+    this.#started ??= this.#open().catch((error: unknown) => {
+      this.#started = undefined; // So that the next call may try again.
+      throw error;
+    });
     const { engine, compiler } = await this.#started;
     try {
       const compiled = this.#compiled.get(grammar) ?? (await compiler.compileGrammar(grammar));

@@ -193,3 +193,16 @@ test("a vocabulary that lacks a needed character is told, not looped over", asyn
   const other = await poor.constrain({ type: "string" }, [END]);
   expect(() => other.accept(2)).toThrow(expect.objectContaining({ code: "run-failed" }));
 });
+
+test("an engine that did not start is tried again, and disposing frees it", async () => {
+  let starts = 0;
+  const start = async () => {
+    if (++starts === 1) throw new Error("offline");
+    return await startEngine();
+  };
+  const flaky = new Constrainer(start, VOCABULARY, SIZE);
+  await expect(flaky.constrain(true, [END])).rejects.toThrow("offline");
+  for (let text = 0; text < 2; text++) (await flaky.constrain({ type: "null" }, [END])).dispose();
+  expect(starts).toBe(2);
+  await flaky.dispose();
+});
