@@ -206,3 +206,19 @@ test("an engine that did not start is tried again, and disposing frees it", asyn
   expect(starts).toBe(2);
   await flaky.dispose();
 });
+
+test("tokens with a byte fallback are read as the tokenizer writes them", async () => {
+  const tokens = [undefined, '"', "\u2581a", "<0xD9>", "<0x83>", "ك", "\u2581", "b"];
+  const other = new Constrainer(startEngine, { kind: "byte_fallback", tokens }, tokens.length);
+  const allowed = async (fed: readonly number[]) => {
+    const constraint = await other.constrain({ const: " aك" }, [END]);
+    for (const token of fed) constraint.accept(token);
+    const [bits] = await constraint.allowed();
+    return tokens.map((_, token) => token).filter((token) => ((bits as number) >> token) & 1);
+  };
+  expect(await allowed([1])).toEqual([2, 6]);
+  expect(await allowed([1, 2])).toEqual([3, 5]);
+  expect(await allowed([1, 2, 3])).toEqual([4]);
+  expect(await allowed([1, 2, 3, 4])).toEqual([1]);
+  expect(await allowed([1, 2, 5, 1])).toEqual([END]);
+});
