@@ -82,7 +82,7 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     await startOrt();
     const shards = shardBlobs(manifest, entry, files);
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
-    const chunks = prefillSizes(way.loop, gpu?.software ?? false, way.prefill_chunk);
+    const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);
     opened = await openLoop(way.loop, parts, chunks, common.memory);
     const checking = performance.now();
     onProgress({ phase: "check", ...told });

@@ -14,6 +14,11 @@ const PREFILL = {
   // Steps of these sizes are recorded, so there are few; the last one of a prompt is padded.
   resident: { software: [16], other: [256, 32] },
 } as const;
+/**
+ * The same on the CPU: longer steps multiply with more scores that the mask hides, and hold
+ * more of them at a time.
+ */
+const CPU_PREFILL = [128] as const;
 
 const CACHE_GROWTH_BYTES = 64 << 20;
 
@@ -104,9 +109,15 @@ export type PrefillSizes = readonly [number, ...number[]];
 /**
  * Sizes of prefill steps, the largest first and each a multiple of the next.
  *
+ * @param software whether the GPU is emulated; undefined on the CPU.
  * @throws TabwrightError `bad-input` when `wanted` is no positive integer.
  */
-export function prefillSizes(kind: LoopKind, software: boolean, wanted: number | undefined): PrefillSizes {
+export function prefillSizes(
+  kind: LoopKind,
+  software: boolean | undefined,
+  wanted: number | undefined,
+): PrefillSizes {
+  if (wanted === undefined && software === undefined) return CPU_PREFILL;
   if (wanted === undefined) return PREFILL[kind][software ? "software" : "other"];
   if (Number.isInteger(wanted) && wanted > 0) return [wanted];
   throw new TabwrightError("bad-input", `prefillChunk must be a positive integer, not ${wanted}`);

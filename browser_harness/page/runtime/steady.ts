@@ -5,16 +5,12 @@ const WINDOWS = 3;
 
 /** Reads a blob in large windows and keeps the last few, so that small reads cost no wait each. */
 class Windows {
-  readonly #source: Blob;
+  readonly source: Blob;
   /** By number, the longest unused first. */
   readonly #kept = new Map<number, Promise<ArrayBuffer>>();
 
   constructor(source: Blob) {
-    this.#source = source;
-  }
-
-  get size(): number {
-    return this.#source.size;
+    this.source = source;
   }
 
   /** A view of the bytes from `start` to `stop`, or to the end of the window that `start` is in. */
@@ -27,7 +23,7 @@ class Windows {
 
   #window(number: number): Promise<ArrayBuffer> {
     const window =
-      this.#kept.get(number) ?? this.#source.slice(number * WINDOW, (number + 1) * WINDOW).arrayBuffer();
+      this.#kept.get(number) ?? this.source.slice(number * WINDOW, (number + 1) * WINDOW).arrayBuffer();
     this.#kept.delete(number);
     this.#kept.set(number, window);
     const [oldest] = this.#kept.keys();
@@ -44,31 +40,28 @@ class Windows {
 export class SteadyBlob extends Blob {
   readonly #windows: Windows;
   readonly #start: number;
-  readonly #stop: number;
 
-  constructor(source: Blob | Windows, start = 0, stop = source.size) {
-    super();
-    this.#windows = source instanceof Windows ? source : new Windows(source);
+  /** @param start where this blob begins in what `source` reads, which its slices share. */
+  constructor(source: readonly BlobPart[] | Windows, start = 0, stop = Infinity) {
+    const windows = source instanceof Windows ? source : new Windows(new Blob([...source]));
+    super([windows.source.slice(start, Math.min(stop, windows.source.size))]);
+    this.#windows = windows;
     this.#start = start;
-    this.#stop = stop;
-  }
-
-  override get size(): number {
-    return this.#stop - this.#start;
   }
 
   override slice(start = 0, end = this.size): Blob {
-    const within = (at: number) => this.#start + Math.min(Math.max(at < 0 ? this.size + at : at, 0), this.size);
+    const within = (at: number) => Math.min(Math.max(at < 0 ? this.size + at : at, 0), this.size);
     const first = within(start);
-    return new SteadyBlob(this.#windows, first, Math.max(first, within(end)));
+    return new SteadyBlob(this.#windows, this.#start + first, this.#start + Math.max(first, within(end)));
   }
 
   override stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    const stop = this.#start + this.size;
     let at = this.#start;
     return new ReadableStream({
       pull: async (controller) => {
-        if (at >= this.#stop) return controller.close();
-        const piece = await this.#windows.read(at, this.#stop);
+        if (at >= stop) return controller.close();
+        const piece = await this.#windows.read(at, stop);
         at += piece.length;
         controller.enqueue(piece);
       },

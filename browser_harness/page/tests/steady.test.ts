@@ -1,15 +1,15 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { SteadyBlob } from "../runtime/steady.ts";
 import { bytesOf } from "./server.ts";
 
 const MIB = 1 << 20;
 
-test("weights are read in pieces of 4 MiB at most, from wherever the reader begins", async () => {
-  const bytes = new Uint8Array(10 * MIB);
+test("small reads come from large windows, wherever the reader begins", async () => {
+  const bytes = new Uint8Array(40 * MIB);
   for (let at = 0; at < bytes.length; at += 1000) bytes[at] = at % 251;
   const blob = new SteadyBlob([bytes.subarray(0, 3 * MIB), bytes.subarray(3 * MIB)]);
-  const part = blob.slice(MIB, 10 * MIB);
+  const part = blob.slice(MIB, 40 * MIB);
   const sizes: number[] = [];
   let at = MIB;
   for await (const piece of part.stream()) {
@@ -17,7 +17,20 @@ test("weights are read in pieces of 4 MiB at most, from wherever the reader begi
     expect(Buffer.compare(piece, bytes.subarray(at, at + piece.length))).toBe(0);
     at += piece.length;
   }
-  expect(sizes).toEqual([4 * MIB, 4 * MIB, MIB]);
+  expect(sizes).toEqual([15 * MIB, 16 * MIB, 8 * MIB]);
+});
+
+test("a window is read once for all the weights in it, and a slice of a slice is in place", async () => {
+  const bytes = Uint8Array.from({ length: 1000 }, (_, at) => at % 251);
+  const read = vi.spyOn(Blob.prototype, "arrayBuffer");
+  const blob = new SteadyBlob([bytes]);
+  const part = blob.slice(100, 900).slice(50, 60);
+  const found: number[] = [];
+  for (const slice of [part, blob.slice(-3)]) for await (const piece of slice.stream()) found.push(...piece);
+  expect(found).toEqual([...bytes.subarray(150, 160), ...bytes.subarray(997)]);
+  expect(part.size).toBe(10);
+  expect(read).toHaveBeenCalledTimes(1);
+  read.mockRestore();
 });
 
 test("nobody gets the reader that hangs", () => {
