@@ -17,7 +17,7 @@ GIB = 1 << 30
 _RUNTIME_HEAP = 50 << 20
 #: Positions that the runtime feeds at once, and what its cache on a GPU grows by
 #: (page/runtime/open_loop.ts).
-_CHUNK: MappingProxyType[str, int] = MappingProxyType({"gpu": 256, "wasm": 512})
+_CHUNK: MappingProxyType[str, int] = MappingProxyType({"gpu": 256, "wasm": 128})
 _CACHE_GROWTH = 64 << 20
 #: wasm32 addresses no more.
 _WASM_MOST = 4 * GIB

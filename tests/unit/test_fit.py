@@ -71,8 +71,8 @@ def test_on_a_cpu_floats_codes_and_the_largest_matrix(manifest: Manifest) -> Non
     # Floats of the linear, everything as it is stored, and the largest floats once more.
     assert need.weights == 4 * 64 * 32 + (100 + 128 + 128) + 4 * 64 * 32
     assert need.states == 1000 * 1536
-    # 512 positions are fed at once.
-    assert need.activations == 2 * 512 * 64 * 4 + 8 * 4
+    # 128 positions are fed at once.
+    assert need.activations == 2 * 128 * 64 * 4 + 8 * 4
     assert need.total == need.weights + need.states + need.activations + 50 * MIB
 
 
