@@ -98,11 +98,17 @@ def find_head(logits: ir.Value) -> ir.Node:
 
 
 def drop_unused(graph: ir.Graph) -> None:
-    """Remove the nodes whose values nobody asks for."""
+    """Remove the nodes and constants whose values nobody asks for.
+
+    Initializers that wait for a weight stay: it may be in the bundle for its ledger only.
+    """
     wanted = set(graph.outputs)
     for node in reversed(graph):
         if not any(value in wanted or value.uses() for value in node.outputs):
             graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if value.const_value is not None and not value.uses():
+            del graph.initializers[name]
 
 
 def _maker(value: ir.Value | None) -> ir.Node | None:
