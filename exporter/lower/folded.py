@@ -14,6 +14,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from exporter.lower.interface import LOGITS
 from exporter.lower.weights import MICROSOFT, external, floats
 from exporter.write.store import Matrix, StoredWeights
 from manifests.bundle import Range
@@ -48,7 +49,7 @@ def folded_product(
     if len(parts) == 1:
         return nodes
     for index, part in enumerate(parts):
-        part.name = f"{matrix.name}.product.{index}"
+        part.name = f"{LOGITS}.{index}"
     return [*nodes, ir.node("Concat", parts, {"axis": -1})]
 
 

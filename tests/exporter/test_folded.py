@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
+from exporter.diagnose.points import find_points
 from exporter.lower import folded
 from exporter.pipeline import export
 from exporter.reference.model import load_bundle
@@ -50,6 +52,10 @@ def test_a_head_in_pieces_gives_the_same_logits(
     assert len(pieces) > 1
     assert sum(count for count, _ in pieces) == head.shape[0]
     assert all(prod(piece) < largest for piece in pieces)
+
+    # A diagnosis compares modules' values; the logits stand for the head's.
+    points = find_points(ir.load(bundle / "onnx/model_q4_wasm.onnx").graph, rows)
+    assert head.name.rpartition(".")[0] not in {point.module for point in points}
 
     model = load_bundle(checkpoint, bundle, manifest.weights["q4"], "cpu")
     with torch.inference_mode():
