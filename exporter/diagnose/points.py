@@ -23,11 +23,15 @@ Points = dict[Point, ir.Value]
 
 
 def find_points(graph: ir.Graph, ledger: Iterable[Tensor]) -> Points:
-    """Inputs and outputs of every linear and norm but the head, in the order of computation.
+    """Inputs and outputs of every linear and norm, in the order of computation.
 
-    A value that several modules share (q, k and v read one norm) is there once.
+    A value that several modules share (q, k and v read one norm) is there once.  Embedding
+    and head are left out: they may be one weight or many pieces, and the first hidden state
+    and the logits stand for them.
     """
-    modules = {row.name: row.name.rpartition(".")[0] for row in ledger}
+    modules = {
+        row.name: row.name.rpartition(".")[0] for row in ledger if row.role in ("linear", "float")
+    }
     weights = _weights(graph, modules)
     found: Points = {}
     seen: set[ir.Value] = set()
@@ -71,26 +75,16 @@ def _weights(graph: ir.Graph, modules: dict[str, str]) -> dict[ir.Value, str]:
 
 
 def _by_module(graph: ir.Graph, weights: dict[ir.Value, str]) -> dict[str, list[ir.Node]]:
-    """The nodes that apply each module's parameters, modules in the order of computation.
-
-    An embedding's are left out, and the head's, which shares its weight when it is tied:
-    the first hidden state and the logits stand for them.
-    """
+    """The nodes that apply each module's parameters, modules in the order of computation."""
     found: dict[str, list[ir.Node]] = {}
     for node in graph:
         owner = next((weights[v] for v in node.inputs if v is not None and v in weights), None)
         if owner is None or node.outputs[0] in weights:
             continue
-        product = node.op_type in _PRODUCTS
-        if not product and "Norm" not in node.op_type and owner not in found:
-            continue
-        if not (product and any(_is_logits(value) for value in node.outputs)):
+        # A bias is added to its product; what uses a parameter by itself is no such module.
+        if node.op_type in _PRODUCTS or "Norm" in node.op_type or owner in found:
             found.setdefault(owner, []).append(node)
     return found
-
-
-def _is_logits(value: ir.Value) -> bool:
-    return str(value.name).startswith("logits")
 
 
 def _activation(node: ir.Node, weights: dict[ir.Value, str]) -> ir.Value | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 
 from exporter.diagnose.bisect import diagnose
 from exporter.diagnose.errors import NotDiagnosable
+from exporter.diagnose.points import find_points
 from exporter.diagnose.view import conclusion
 from exporter.pipeline import export
 from exporter.reference.errors import CheckpointMismatch
+from manifests.bundle import read_manifest
+from manifests.diagnosis import Point
 from targets import TARGETS
+from tests.checkpoints import VARIANTS, write_checkpoint
 from tests.damage import edit_graph, scale_up, without_resident
 from tests.decoder import Decoder
 from tests.families import FAMILY_CASES, write_family
@@ -105,14 +110,31 @@ def test_a_wrong_operator_is_told_from_a_wrong_weight(
 def test_attention_is_told_from_its_projections(
     exported: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    def sharpen(graph: ir.Graph) -> None:
-        node = [node for node in graph if "alpha" in node.attributes][1]
-        node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.5)
+    module = "model.layers.1.self_attn.o_proj"
+    ledger = read_manifest(exported[1]).weights["q4"].tensors
+
+    def turn(graph: ir.Graph) -> None:
+        point = Point(module=module, side="input", layer=1)
+        attended = find_points(graph, ledger)[point]
+        (usage,) = attended.uses()
+        turned = ir.node("Neg", [attended])
+        graph.insert_before(usage.node, turned)
+        usage.node.replace_input_with(usage.idx, turned.outputs[0])
 
     checkpoint, bundle = exported
-    damaged = edit_graph(bundle, tmp_path / "damaged", WASM, sharpen)
+    damaged = edit_graph(bundle, tmp_path / "damaged", WASM, turn)
     found = diagnose(damaged, checkpoint, WASM, run, device="cpu")
-    assert str(found.first) == "model.layers.1.self_attn.o_proj (input)"
+    assert str(found.first) == f"{module} (input)"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_in_pieces_is_compared_by_its_logits(tied: bool, page: Path, tmp_path: Path) -> None:
+    variant = replace(VARIANTS["w4a16-g32"], vocabulary=4096, tied=tied)
+    checkpoint = write_checkpoint(variant, tmp_path / "checkpoint")
+    export(checkpoint, (TARGETS[WASM],), tmp_path / "bundle", runtime=page)
+    found = diagnose(tmp_path / "bundle", checkpoint, WASM, run, device="cpu")
+    assert found.first is None, conclusion(found)
+    assert str(found.layers[-1].point) == "logits (output)"
 
 
 #: What the others are made of: soft caps, short convolutions, fused projections, q/k norms.
