@@ -15,10 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from playwright.async_api import Playwright
-
 from browser_harness.client import OBJECT, MeasurePage
-from browser_harness.flags import AdapterKind
 from browser_harness.judge.figures import precision
 from browser_harness.judge.paired import time_ratio
 from browser_harness.launch import Session, driver, launch
@@ -34,9 +31,10 @@ from manifests.progress import Progress
 from manifests.report import Beside, DecodeRun, PagePair, Report, TargetReport
 
 _OPEN_SECONDS = 60.0
-#: Pairs of the A/A run, and the least that are compared.
+#: Pairs of the A/A run, and the least that are compared: each side has been in each browser,
+#: and has begun there, equally often.
 NOISE_PAIRS = 4
-LEAST_PAIRS = 6
+LEAST_PAIRS = 8
 #: Runs of a pair: old new new old old new new old, or the other way round.  Twice as many
 #: of half the length: what disturbs a second or two then falls on both sides.
 _TURNS = (0, 1, 1, 0) * 2
@@ -164,43 +162,39 @@ async def _take_turns(
         room = min(manifest.model.context_length for manifest in manifests) - plan.first_prompt - 1
         plan = replace(plan, decode_tokens=min(plan.decode_tokens // 2, room))
         adapter = await settle(playwright, options, on_gpu=on_gpu)
-        rooms = [await _Room.open(stack, playwright, side, options, adapter) for side in (old, new)]
+        sides = [_Served(side, stack.enter_context(_serve(side))) for side in (old, new)]
+        browsers = [
+            await stack.enter_async_context(
+                launch(
+                    playwright,
+                    executable=options.browser,
+                    adapter=adapter,
+                    headless=options.headless,
+                )
+            )
+            for _ in sides
+        ]
         while goes_on(pairs):
             progress(phase, len(pairs), max(LEAST_PAIRS, len(pairs) + 1))
-            pairs.append(await _pair(rooms, options.threads, plan, len(pairs)))
+            pairs.append(await _pair(sides, browsers, options.threads, plan, len(pairs)))
         progress(phase, len(pairs), len(pairs))
     return tuple(pairs)
 
 
+def _serve(side: Side) -> StaticServer:
+    return StaticServer({"/bundle": side.bundle, "/harness": side.page})
+
+
 @dataclass(frozen=True)
-class _Room:
-    """A side, its browser and its server."""
+class _Served:
+    """A side, and the server that has it."""
 
     side: Side
-    session: Session
     site: StaticServer
 
-    @classmethod
-    async def open(
-        cls,
-        stack: AsyncExitStack,
-        playwright: Playwright,
-        side: Side,
-        options: Options,
-        adapter: AdapterKind,
-    ) -> _Room:
-        site = stack.enter_context(StaticServer({"/bundle": side.bundle, "/harness": side.page}))
-        started = launch(
-            playwright,
-            executable=options.browser,
-            adapter=adapter,
-            headless=options.headless,
-        )
-        return cls(side, await stack.enter_async_context(started), site)
-
-    async def page(self, threads: int, plan: Plan) -> MeasurePage:
-        """A fresh page that has loaded the target."""
-        tab = await self.session.new_tab()
+    async def page(self, browser: Session, threads: int, plan: Plan) -> MeasurePage:
+        """A fresh page of ``browser`` that has loaded the target."""
+        tab = await browser.new_tab()
         await tab.open(f"{self.site.url}/harness/index.html", OBJECT, seconds=_OPEN_SECONDS)
         page = MeasurePage(tab, call_seconds=plan.call_seconds)
         request = LoadRequest(
@@ -213,12 +207,23 @@ class _Room:
         return page
 
 
-async def _pair(rooms: Sequence[_Room], threads: int, plan: Plan, number: int) -> PagePair:
-    """One fresh page of each room; who begins changes from pair to pair."""
-    first = number % 2
+async def _pair(
+    sides: Sequence[_Served],
+    browsers: Sequence[Session],
+    threads: int,
+    plan: Plan,
+    number: int,
+) -> PagePair:
+    """A fresh page of each side.
+
+    The sides exchange browsers from pair to pair, for two browsers need not be equally
+    quick, and who begins changes with every second pair.
+    """
+    first = number // 2 % 2
     pages: dict[int, MeasurePage] = {}
     for which in (first, 1 - first):
-        pages[which] = await rooms[which].page(threads, plan)
+        browser = browsers[(which + number) % 2]
+        pages[which] = await sides[which].page(browser, threads, plan)
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])
     for page in pages.values():
