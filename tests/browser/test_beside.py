@@ -36,7 +36,7 @@ def test_two_targets_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (len(found.noise), len(found.pairs)) == (2, 3)
     assert said == {"wasm-q4 in turns with itself", "wasm-slow in turns with bundle"}
     assert [pair.first for pair in found.pairs] == ["old", "old", "new"]
-    assert {len(runs) for pair in found.pairs for runs in (pair.old, pair.new)} == {4}
+    assert {len(runs) for pair in found.pairs for runs in (pair.old, pair.new)} == {6}
     noise, ratio = time_ratio(found.noise), time_ratio(found.pairs)
     assert noise is not None
     assert ratio is not None
