@@ -11,11 +11,9 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -23,29 +21,20 @@ import click
 
 from manifests.errors import (
     EXIT_ENVIRONMENT,
-    EXIT_GATE_FAILED,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     TabwrightError,
 )
+from manifests.progress import Bars, Lines, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
-    from browser_harness.flags import AdapterChoice
-    from exporter.reference.model import DeviceChoice
     from manifests.base import Schema
     from manifests.progress import Progress
-    from targets.catalog import RoundingMethod
 
-#: Seconds between two lines about the same phase where stderr is no terminal.
-LINE_INTERVAL = 10.0
-#: What ``run`` leaves in its output folder.
-OUTPUTS = ("bundle", "reference.json", "report.json", "report.html", "junit.xml")
 #: Columns of a table where stdout is no terminal: names stay whole, so that grep finds them.
 LOG_WIDTH = 160
 
@@ -58,15 +47,17 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "run": Entry("tabwright:run", "Export a checkpoint, measure it in a browser, and judge it."),
+    "run": Entry("whole_way:run", "Export a checkpoint, measure it in a browser, and judge it."),
     "compress": Entry("exporter.compress.commands:compress", "Compress a checkpoint."),
     "export": Entry("exporter.commands:export", "Turn a checkpoint into a bundle."),
-    "reference": Entry("exporter.commands:reference", "Write PyTorch's answers and speed."),
+    "reference": Entry(
+        "exporter.reference.commands:reference", "Write PyTorch's answers and speed."
+    ),
     "measure": Entry("browser_harness.commands:measure", "Run a bundle in a browser."),
     "lm-eval": Entry(
         "browser_harness.evaluation.commands:lm_eval", "Run lm-evaluation-harness on a bundle."
     ),
-    "diagnose": Entry("tabwright:diagnose", "Name the first tensor that a browser gets wrong."),
+    "diagnose": Entry("whole_way:diagnose", "Name the first tensor that a browser gets wrong."),
     "gate": Entry("browser_harness.judging.commands:gate", "Judge a report by a budget."),
     "compare": Entry(
         "browser_harness.judging.commands:compare", "Show several reports side by side."
@@ -81,72 +72,6 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("exporter.commands:demo", "Make a demo's compressed checkpoint."),
     "doctor": Entry("browser_harness.commands:doctor", "Tell what this machine can do."),
 }
-
-
-def _tell(line: str) -> None:
-    """Write to stderr; that nobody reads there is no reason to stop."""
-    with suppress(BrokenPipeError):
-        click.echo(line, err=True)
-
-
-class Bars:
-    """Progress as bars on a terminal, one per phase."""
-
-    def __init__(self) -> None:
-        self._bars: RichProgress | None = None
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        """Draw ``phase`` at ``done`` of ``total``; a total of 0 is unknown."""
-        if self._bars is None:
-            self._bars = self._start()
-        if phase not in self._tasks:
-            self._tasks[phase] = self._bars.add_task(phase, total=None)
-        self._bars.update(self._tasks[phase], completed=done, total=total or None)
-
-    def close(self) -> None:
-        """Leave the bars as they stand and give the terminal back."""
-        if self._bars is not None:
-            self._bars.stop()
-        self._bars = None
-        self._tasks = {}
-
-    @staticmethod
-    def _start() -> RichProgress:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
-
-        bars = Progress(
-            "{task.description}",
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            redirect_stdout=False,
-        )
-        bars.start()
-        return bars
-
-
-class Lines:
-    """Progress as lines, for logs: when a phase begins, when it ends, and now and then."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, float] = {}
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        """Say where ``phase`` is, if it is time to."""
-        now = time.monotonic()
-        ended = 0 < total <= done
-        if not ended and now - self._said.get(phase, -LINE_INTERVAL) < LINE_INTERVAL:
-            return
-        self._said[phase] = now
-        share = f": {100 * done // total} %" if total else ""
-        _tell(f"{phase}{share}")
-
-    def close(self) -> None:
-        """Forget the phases."""
-        self._said = {}
 
 
 class Front:
@@ -202,9 +127,9 @@ class Front:
         self.close()
         if self.debug:
             traceback.print_exc()
-        _tell(f"error[{code}]: {sentence}")
+        say(f"error[{code}]: {sentence}")
         if next_step:
-            _tell(f"  next: {next_step}")
+            say(f"  next: {next_step}")
 
     def close(self) -> None:
         """End the progress display."""
@@ -266,226 +191,6 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="tabwright", message="%(prog)s %(version)s")
 def cli() -> None:
     """Build compressed language models for browser tabs, run them there, and judge them."""
-
-
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
-@click.option(
-    "--budget", type=click.Path(path_type=Path), help="The limits; by default docs/budget.md's."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder.")
-@click.option("--force", is_flag=True, help="Replace what an earlier run left there.")
-@click.option(
-    "--context",
-    "context_length",
-    type=click.IntRange(min=1),
-    metavar="TOKENS",
-    help="Longest context to promise; by default the checkpoint's own, at most 8192.",
-)
-@click.option(
-    "--lora",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="A PEFT adapter that is merged into the checkpoint.",
-)
-@click.option(
-    "--head-bits",
-    type=click.Choice([4, 8]),
-    help="Width of the output head and the embedding; by default the target's own, 8.",
-)
-@click.option(
-    "--rounding",
-    type=click.Choice(["search", "nearest"]),
-    default="search",
-    show_default=True,
-    help="How scales are chosen for linears that come as floats.",
-)
-@click.option(
-    "--original",
-    type=click.Path(path_type=Path),
-    metavar="CHECKPOINT",
-    help="The uncompressed model: what compression cost is told, too.",
-)
-@click.option(
-    "--adapter",
-    type=click.Choice(["auto", "hardware", "software"]),
-    default="auto",
-    show_default=True,
-    help="The WebGPU adapter; auto takes hardware where there is some.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
-@click.option(
-    "--browser",
-    type=click.Path(path_type=Path),
-    help="The browser's executable; otherwise one is found.",
-)
-@click.pass_context
-def run(
-    context: click.Context,
-    *,
-    checkpoint: Path,
-    targets: tuple[str, ...],
-    budget: Path | None,
-    output: Path,
-    force: bool,
-    context_length: int | None,
-    lora: Path | None,
-    head_bits: int | None,
-    rounding: RoundingMethod,
-    original: Path | None,
-    adapter: AdapterChoice,
-    device: DeviceChoice,
-    threads: int | None,
-    browser: Path | None,
-) -> None:
-    """Export a checkpoint, measure it in a browser, and judge it.
-
-    Leaves bundle/, reference.json, report.json, report.html and junit.xml in the
-    output folder.  Browser, adapter and CUDA are looked for before anything is
-    written.  Exit status: 0 passed, 1 failed, 5 inconclusive.
-    """
-    from browser_harness import commands as harness
-    from browser_harness.judge import check_budget, exit_status
-    from browser_harness.judging import commands as judging
-    from browser_harness.report import render
-    from exporter import commands as exporter
-    from manifests.budget import Budget
-    from targets import find_targets
-
-    front = context.ensure_object(Front)
-    progress = front.progress
-    # What would fail at the end is told before minutes are spent.
-    if budget is not None:
-        check_budget(Budget.load(budget), front.targets)
-    on_gpu = any(each.execution_provider == "webgpu" for each in find_targets(targets))
-    harness.check_environment(adapter=adapter, browser=browser, on_gpu=on_gpu)
-    if device == "cuda":
-        from exporter.reference.model import choose_device
-
-        choose_device(device)
-    bundle, reference, report, html, junit = (output / name for name in OUTPUTS)
-    earlier = (reference, reference.with_suffix(".safetensors"), report, html, junit)
-    _check_free(earlier, force=force)
-    exporter.export_bundle(
-        checkpoint,
-        targets,
-        bundle,
-        force=force,
-        context_length=context_length,
-        adapter=lora,
-        head_bits=head_bits,
-        rounding=rounding,
-        progress=progress,
-    )
-    # None of an earlier run's files may be taken for this bundle's.
-    for file in earlier:
-        file.unlink(missing_ok=True)
-    exporter.write_reference(
-        checkpoint,
-        bundle,
-        reference,
-        device=device,
-        adapter=lora,
-        original=original,
-        progress=progress,
-    )
-    harness.measure_bundle(
-        bundle,
-        reference,
-        targets,
-        report,
-        adapter=adapter,
-        threads=threads,
-        browser=browser,
-        progress=progress,
-    )
-    judged, verdict = judging.judge_report(report, budget, front.targets)
-    judging.write_views(judged, html=html, junit=junit)
-    front.show(judged, render(judged))
-    context.exit(exit_status(verdict))
-
-
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="What it was made from."
-)
-@click.option("--target", help="A target of the bundle.  [default: the first]")
-@click.option("--lora", type=click.Path(path_type=Path), metavar="FOLDER", help="As for 'export'.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Relative deviation allowed.")
-@click.option(
-    "--adapter",
-    type=click.Choice(["auto", "hardware", "software"]),
-    default="auto",
-    show_default=True,
-    help="The WebGPU adapter; auto takes hardware where there is some.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
-@click.option("--browser", type=click.Path(path_type=Path), help="The browser's executable.")
-@click.pass_context
-def diagnose(
-    context: click.Context,
-    *,
-    bundle: Path,
-    checkpoint: Path,
-    target: str | None,
-    lora: Path | None,
-    tolerance: float | None,
-    adapter: AdapterChoice,
-    device: DeviceChoice,
-    browser: Path | None,
-) -> None:
-    """Name the first tensor that a browser gets wrong.
-
-    Compares hidden states between PyTorch and the browser, layer by layer, then tensor by
-    tensor in the first layer that leaves the tolerance.  Exit status: 0 when none does,
-    1 when one is named.
-    """
-    from browser_harness import commands as harness
-    from exporter.diagnose.bisect import diagnose as bisect
-    from exporter.diagnose.view import diagnosis_view
-    from manifests.bundle import read_manifest
-
-    front = context.ensure_object(Front)
-    found = bisect(
-        bundle,
-        checkpoint,
-        target or next(iter(read_manifest(bundle).targets)),
-        harness.inside(bundle, target, adapter=adapter, browser=browser),
-        adapter=lora,
-        device=device,
-        tolerance=tolerance,
-        progress=front.progress,
-    )
-    front.show(found, diagnosis_view(found))
-    context.exit(EXIT_OK if found.first is None else EXIT_GATE_FAILED)
-
-
-def _check_free(files: Iterable[Path], *, force: bool) -> None:
-    """Refuse an output folder with an earlier run's files in it.
-
-    Raises:
-        OutputExists: there is one, and it may not be replaced.
-    """
-    from exporter.write.errors import OutputExists
-
-    for file in files:
-        if file.exists() and not force:
-            raise OutputExists(file)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The exporter's commands: export, reference, inspect, verify."""
+"""The exporter's commands: export, inspect, verify, demo."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from targets import TARGETS, find_targets
 
 if TYPE_CHECKING:
     from exporter.pipeline import GraphChoice
-    from exporter.reference.model import DeviceChoice
     from manifests.bundle import Manifest
     from manifests.progress import Progress
-    from manifests.reference import Reference
     from targets.catalog import RoundingMethod
 
 _PATH = click.Path(path_type=Path)
@@ -64,40 +62,6 @@ def export_bundle(
             graph=graph,
             progress=progress,
         )
-
-
-def write_reference(
-    checkpoint: Path,
-    bundle: Path,
-    out: Path,
-    *,
-    device: DeviceChoice,
-    adapter: Path | None = None,
-    tasks: Path | None = None,
-    original: Path | None = None,
-    threads: int | None = None,
-    native: bool = False,
-    progress: Progress,
-) -> Reference:
-    """Write PyTorch's answers for ``checkpoint`` and ``bundle`` to ``out``.
-
-    Raises:
-        TabwrightError: whatever :func:`exporter.reference.make.make_reference` refuses.
-    """
-    from exporter.reference.make import make_reference
-
-    return make_reference(
-        checkpoint,
-        bundle,
-        out,
-        device=device,
-        adapter=adapter,
-        tasks=tasks,
-        original=original,
-        threads=threads,
-        native=native,
-        progress=progress,
-    )
 
 
 @click.command()
@@ -173,79 +137,6 @@ def export(
         progress=console.progress,
     )
     console.show(manifest, bundle_view(manifest, ledger=False))
-
-
-@click.command()
-@click.argument("checkpoint", type=_PATH)
-@click.option("--bundle", type=_PATH, required=True, help="The bundle made from it.")
-@click.option(
-    "-o",
-    "--output",
-    type=_PATH,
-    required=True,
-    help="The file, e.g. reference.json; one that is there is replaced.",
-)
-@_lora_option
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
-@click.option(
-    "--tasks",
-    type=_PATH,
-    metavar="FILE",
-    help="Questions with choices for 'measure --tasks', answered by the checkpoint.",
-)
-@click.option(
-    "--original",
-    type=_PATH,
-    metavar="CHECKPOINT",
-    help="The uncompressed model: what compression cost is told, too.",
-)
-@click.option(
-    "--native",
-    is_flag=True,
-    help="Also time the bundle in onnxruntime and onnxruntime-genai, on this CPU.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="CPU threads of PyTorch and of --native; by default PyTorch's own choice.",
-)
-@click.pass_obj
-def reference(
-    console: Console,
-    *,
-    checkpoint: Path,
-    bundle: Path,
-    output: Path,
-    adapter: Path | None,
-    device: DeviceChoice,
-    tasks: Path | None,
-    original: Path | None,
-    native: bool,
-    threads: int | None,
-) -> None:
-    """Write PyTorch's answers and speed.
-
-    The file can be made on a machine with a GPU and judged against on any other.
-    """
-    written = write_reference(
-        checkpoint,
-        bundle,
-        output,
-        device=device,
-        adapter=adapter,
-        tasks=tasks,
-        original=original,
-        threads=threads,
-        native=native,
-        progress=console.progress,
-    )
-    console.show(written, f"{output}: {written.device.device} ({written.device.name})")
 
 
 @click.command()

@@ -11,6 +11,7 @@ import pytest
 
 import browser_harness.commands
 import exporter.commands
+import exporter.reference.make
 import tabwright
 from browser_harness.browsers import BrowserMissing
 from manifests.errors import BadInput
@@ -229,7 +230,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Mock:
     steps = Mock()
     monkeypatch.setattr(browser_harness.commands, "check_environment", steps.check)
     monkeypatch.setattr(exporter.commands, "export_bundle", steps.export)
-    monkeypatch.setattr(exporter.commands, "write_reference", steps.reference)
+    monkeypatch.setattr(exporter.reference.make, "make_reference", steps.reference)
     monkeypatch.setattr(browser_harness.commands, "measure_bundle", steps.measure)
 
     def measure(_bundle: Path, _reference: Path, _targets: object, out: Path, **_: object) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import tabwright
 from manifests.budget import Limit
+from manifests.progress import Bars, Lines
 
 
 def test_inspect_tells_a_checkpoint_as_json(
@@ -97,7 +98,7 @@ def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatc
         raise BrokenPipeError
 
     monkeypatch.setattr(click, "echo", gone)
-    lines = tabwright.Lines()
+    lines = Lines()
     lines("write shards", 1, 2)
     tabwright.Front().fail("code", "sentence", "next")
 
@@ -105,7 +106,7 @@ def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatc
 def test_lines_are_said_at_the_beginning_and_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = tabwright.Lines()
+    lines = Lines()
     for done in range(101):
         lines("write shards", done, 100)
     lines("wait", 0, 0)
@@ -115,7 +116,7 @@ def test_lines_are_said_at_the_beginning_and_the_end(
 
 
 def test_bars_leave_stdout_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    bars = tabwright.Bars()
+    bars = Bars()
     bars("write shards", 1, 2)
     bars("wait", 0, 0)
     bars.close()

@@ -21,8 +21,7 @@ from browser_harness.machine import describe_machine
 from exporter.compress.demo import DEMO_MODELS, DemoModel, plain_checkpoint
 from exporter.reference.quiet import quiet_libraries
 from manifests.errors import TabwrightError
-from manifests.progress import Progress
-from tabwright import Lines
+from manifests.progress import Lines, Progress
 from tests.bench.study.rows import ROWS, Result, Row, Study
 from tests.bench.study.table import render
 from tests.bench.study.texts import cut_windows, evaluation_texts
