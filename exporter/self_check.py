@@ -108,6 +108,8 @@ def _last_logits(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.use_deterministic_compute = True
     options.enable_cpu_mem_arena = False
+    # Weights are unfolded where they are used; the default order holds most of them at once.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.disable_prepacking", "1")
     first = {"batch_size": 1, "past_sequence_length": 0}
     feeds: dict[str, NDArray[np.generic]] = {

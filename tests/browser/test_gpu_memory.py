@@ -27,7 +27,7 @@ TARGET = "webgpu-q4"
 #: Positions that the cache grows by, and a text that outgrows the first step.
 STEP = 16
 PROMPT = [int(token) for token in np.random.default_rng(1).integers(3, 500, 14)]
-TOKENS = 6
+TOKENS = 4
 #: Leaves two of the positions of a budget of two steps.
 LONG = [int(token) for token in np.random.default_rng(2).integers(3, 500, 2 * STEP - 2)]
 
@@ -48,10 +48,10 @@ _LOAD = """async (options) => {
   };
   const { load } = await import("/bundle/runtime/tabwright.js");
   globalThis.model = await load("/bundle/manifest.json", {
-    target: "webgpu-q4", threads: 1, worker: false, store: "none", ...options,
+    target: "webgpu-q4", threads: 1, worker: false, store: "none", selfCheck: false, ...options,
   });
   globalThis.bytes = async () => [cache, (await tabwrightMeasure.memory()).gpu_bytes];
-  return model.info.loop;
+  return [model.info.loop, cache];
 }"""
 _GENERATE = """async ([prompt, options]) => {
   const tokens = [];
@@ -72,7 +72,8 @@ _DISPOSE = "async () => { await model.dispose(); return bytes(); }"
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Weights far larger than what a step computes, as those of any real model.
-    variant = replace(VARIANTS["bf16-untied"], hidden=512, intermediate=1024, vocabulary=16384)
+    # The embedding makes most of them: SwiftShader takes its time by rows of a product.
+    variant = replace(VARIANTS["bf16-untied"], hidden=512, intermediate=256, vocabulary=16384)
     folder = tmp_path_factory.mktemp("memory")
     checkpoint = write_checkpoint(variant, folder / "checkpoint")
     out = folder / "bundle"
@@ -103,7 +104,6 @@ def seen(bundle: Path) -> dict[str, Any]:
 
                 return {
                     "load": await ask(_LOAD, memory),
-                    "one": await ask(_GENERATE, [PROMPT[:3], {"maxNewTokens": 1}]),
                     "grown": await ask(_GENERATE, [PROMPT, {"maxNewTokens": TOKENS}]),
                     "ended": await ask(_GENERATE, [LONG, {}]),
                     "full": await ask(_GENERATE, [[*LONG, 5, 5], {}]),
@@ -128,14 +128,14 @@ def _weights(bundle: Path) -> int:
 
 def test_the_cache_follows_its_steps(seen: dict[str, Any], bundle: Path) -> None:
     step = STEP * _position_bytes(read_manifest(bundle))
-    assert seen["load"] == "resident"
-    assert [seen[name][2][0] for name in ("one", "grown", "ended")] == [step, 2 * step, 2 * step]
+    assert seen["load"] == ["resident", step]
+    assert [seen[name][2][0] for name in ("grown", "ended")] == [2 * step, 2 * step]
 
 
 def test_gpu_holds_the_weights_the_cache_and_five_per_cent(
     seen: dict[str, Any], bundle: Path
 ) -> None:
-    for name in ("one", "grown", "ended"):
+    for name in ("grown", "ended"):
         cache, everything = seen[name][2]
         needed = _weights(bundle) + cache
         assert needed < everything < 1.05 * needed, name
