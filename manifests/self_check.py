@@ -19,13 +19,14 @@ TokenId = Annotated[int, Field(ge=0)]
 class TopLogits(Schema):
     """The highest logits after the token at ``position``, as float32 holds them.
 
-    ``spread`` is the standard deviation of all the logits there: the unit of tolerances.
+    ``spread`` is the standard deviation of all the logits there: the unit of tolerances.  It is
+    0 where all are equal, as those of weights of zeros are.
     """
 
     position: Annotated[int, Field(ge=0)]
     ids: tuple[TokenId, ...]
     values: tuple[float, ...]
-    spread: Annotated[float, Field(gt=0)]
+    spread: Annotated[float, Field(ge=0)]
 
 
 class ExpectedLogits(Schema):

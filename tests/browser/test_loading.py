@@ -105,7 +105,11 @@ def _replace(bundle: Path) -> Manifest:
 
 
 def _chunks(manifest: Manifest) -> set[str]:
-    kept = (file for file in manifest.files if file.path not in NOT_STORED)
+    kept = (
+        file
+        for file in manifest.files
+        if file.path not in NOT_STORED and not file.path.endswith(".d.ts")
+    )
     return {digest for file in kept for digest in file.chunks}
 
 

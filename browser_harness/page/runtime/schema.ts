@@ -230,7 +230,8 @@ export interface Tensor {
 /**
  * The highest logits after the token at ``position``, as float32 holds them.
  *
- * ``spread`` is the standard deviation of all the logits there: the unit of tolerances.
+ * ``spread`` is the standard deviation of all the logits there: the unit of tolerances.  It is
+ * 0 where all are equal, as those of weights of zeros are.
  */
 export interface TopLogits {
   readonly position: number;

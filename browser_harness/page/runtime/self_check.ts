@@ -68,6 +68,10 @@ export async function compareLogits(
 
 /** The largest distance of the expected logits, in spreads. */
 function errorOf(logits: Float32Array, { ids, values, spread }: TopLogits): number {
-  const distances = ids.map((id, at) => Math.abs((logits[id] ?? NaN) - (values[at] as number)) / spread);
+  const distances = ids.map((id, at) => {
+    const distance = Math.abs((logits[id] ?? NaN) - (values[at] as number));
+    // Where all logits are equal the spread is 0, and only what is equal is near.
+    return distance === 0 ? 0 : distance / spread;
+  });
   return distances.every(Number.isFinite) ? Math.max(...distances) : Infinity;
 }

@@ -196,6 +196,12 @@ async function read(folder: FileSystemDirectoryHandle, name: string): Promise<Bl
   }
 }
 
+/**
+ * What a write beyond the quota ends with. Chromium closes the pipe of a write that it refuses;
+ * where the page is still sending it hears of that first, as an abort that it never asked for.
+ */
+const NO_ROOM: ReadonlySet<string> = new Set(["QuotaExceededError", "AbortError"]);
+
 async function write(
   folder: FileSystemDirectoryHandle,
   name: string,
@@ -219,7 +225,7 @@ async function write(
     }
     return await handle.getFile();
   } catch (error) {
-    if (error instanceof DOMException && error.name === "QuotaExceededError") {
+    if (error instanceof DOMException && NO_ROOM.has(error.name)) {
       throw new TabwrightError("quota-exceeded", "the browser gives this site no more storage", error);
     }
     throw error;

@@ -7,6 +7,8 @@ export class FakeDirectory {
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   /** Writes beyond so many bytes in all are refused, as by the browser's quota. */
   quota = Infinity;
+  /** The name of the exception that then comes: Chromium knows two. */
+  told = "QuotaExceededError";
   parent: FakeDirectory | undefined;
 
   /** A store on this disk, as one tab opens it; tabs share their `locks`. */
@@ -33,7 +35,7 @@ export class FakeDirectory {
         return {
           write: async (bytes: Uint8Array<ArrayBuffer>) => {
             if (this.#used() + bytes.length > this.root.quota) {
-              throw new DOMException("full", "QuotaExceededError");
+              throw new DOMException("full", this.root.told);
             }
             pending = bytes.slice();
           },

@@ -126,9 +126,10 @@ test("a file that always ends early is refused after three attempts", async () =
   expect(scene.server.requests).toHaveLength(3);
 });
 
-test("a full disk is noted, and the load goes on from memory", async () => {
+test.each(["QuotaExceededError", "AbortError"])("a full disk is noted, and the load goes on from memory: %s", async (told) => {
   const scene = new Scene();
   scene.disk.quota = 50;
+  scene.disk.told = told;
   const obtainer = await scene.obtainer();
   await expectContents(await obtainer.obtain(FILES));
   expect(obtainer.lasting).toBe(false);
