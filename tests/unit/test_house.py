@@ -22,6 +22,7 @@ FILES = {
     "constraints.txt",
     "pyproject.toml",
     "tabwright.py",
+    "whole_way.py",
 }
 ROOMS = ("exporter", "targets", "browser_harness", "manifests")
 
