@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests import options
 from manifests.errors import EXIT_GATE_FAILED, EXIT_OK
+from manifests.options import PATH
 
 if TYPE_CHECKING:
     from browser_harness.flags import AdapterChoice
@@ -21,64 +23,20 @@ OUTPUTS = ("bundle", "reference.json", "report.json", "report.html", "junit.xml"
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PATH)
 @click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
-@click.option(
-    "--budget", type=click.Path(path_type=Path), help="The limits; by default docs/budget.md's."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder.")
+@click.option("--budget", type=PATH, help="The limits; by default docs/budget.md's.")
+@click.option("-o", "--output", type=PATH, required=True, help="A folder.")
 @click.option("--force", is_flag=True, help="Replace what an earlier run left there.")
-@click.option(
-    "--context",
-    "context_length",
-    type=click.IntRange(min=1),
-    metavar="TOKENS",
-    help="Longest context to promise; by default the checkpoint's own, at most 8192.",
-)
-@click.option(
-    "--lora",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="A PEFT adapter that is merged into the checkpoint.",
-)
-@click.option(
-    "--head-bits",
-    type=click.Choice([4, 8]),
-    help="Width of the output head and the embedding; by default the target's own, 8.",
-)
-@click.option(
-    "--rounding",
-    type=click.Choice(["search", "nearest"]),
-    default="search",
-    show_default=True,
-    help="How scales are chosen for linears that come as floats.",
-)
-@click.option(
-    "--original",
-    type=click.Path(path_type=Path),
-    metavar="CHECKPOINT",
-    help="The uncompressed model: what compression cost is told, too.",
-)
-@click.option(
-    "--adapter",
-    type=click.Choice(["auto", "hardware", "software"]),
-    default="auto",
-    show_default=True,
-    help="The WebGPU adapter; auto takes hardware where there is some.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
-@click.option(
-    "--browser",
-    type=click.Path(path_type=Path),
-    help="The browser's executable; otherwise one is found.",
-)
+@options.context_length
+@options.lora
+@options.head_bits
+@options.rounding
+@options.original
+@options.adapter
+@options.device
+@options.wasm_threads
+@options.browser
 @click.pass_context
 def run(
     context: click.Context,
@@ -168,28 +126,14 @@ def run(
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="What it was made from."
-)
+@click.argument("bundle", type=PATH)
+@click.option("--checkpoint", type=PATH, required=True, help="What it was made from.")
 @click.option("--target", help="A target of the bundle.  [default: the first]")
-@click.option("--lora", type=click.Path(path_type=Path), metavar="FOLDER", help="As for 'export'.")
+@options.lora
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Relative deviation allowed.")
-@click.option(
-    "--adapter",
-    type=click.Choice(["auto", "hardware", "software"]),
-    default="auto",
-    show_default=True,
-    help="The WebGPU adapter; auto takes hardware where there is some.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
-@click.option("--browser", type=click.Path(path_type=Path), help="The browser's executable.")
+@options.adapter
+@options.device
+@options.browser
 @click.pass_context
 def diagnose(
     context: click.Context,

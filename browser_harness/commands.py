@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from browser_harness.sweeps.asked import Asked, SweepParameter
+from manifests import options
 from manifests.console import Console
 from manifests.errors import EXIT_ENVIRONMENT
+from manifests.options import PATH
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from browser_harness.flags import AdapterChoice
     from manifests.progress import Progress
     from manifests.report import Report
-
-_PATH = click.Path(path_type=Path)
 
 
 def measure_bundle(
@@ -112,8 +112,8 @@ def inside(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.option("--reference", type=_PATH, help="What 'reference' wrote; parity needs it.")
+@click.argument("bundle", type=PATH)
+@click.option("--reference", type=PATH, help="What 'reference' wrote; parity needs it.")
 @click.option(
     "--target",
     "targets",
@@ -124,19 +124,13 @@ def inside(
 @click.option(
     "-o",
     "--output",
-    type=_PATH,
+    type=PATH,
     required=True,
     help="The file, e.g. report.json; replaced if it is there.",
 )
-@click.option(
-    "--adapter",
-    type=click.Choice(["auto", "hardware", "software"]),
-    default="auto",
-    show_default=True,
-    help="The WebGPU adapter; auto takes hardware where there is some.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
-@click.option("--browser", type=_PATH, help="The browser's executable; otherwise one is found.")
+@options.adapter
+@options.wasm_threads
+@options.browser
 @click.option(
     "--precision",
     type=click.FloatRange(min=0, min_open=True),
@@ -151,13 +145,13 @@ def inside(
 )
 @click.option(
     "--tasks",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Questions with choices to be asked, JSON Lines with ArabicMMLU's or MMLU's columns.",
 )
 @click.option(
     "--beside",
-    type=_PATH,
+    type=PATH,
     metavar="BUNDLE",
     help="Measure decode speed in turns with this one (A B B A), after an A/A run.",
 )
@@ -224,7 +218,7 @@ def measure(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
+@click.argument("bundle", type=PATH)
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="[default: all]")
 @click.option(
     "--context",
@@ -259,7 +253,7 @@ def fit(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
+@click.argument("bundle", type=PATH)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--open/--no-open", "opens", default=True, help="Open it in your browser.")
 @click.pass_obj

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests import options
 from manifests.console import Console
+from manifests.options import PATH
 from targets import TARGETS, find_targets
 
 if TYPE_CHECKING:
@@ -16,15 +18,6 @@ if TYPE_CHECKING:
     from manifests.bundle import Manifest
     from manifests.progress import Progress
     from targets.catalog import RoundingMethod
-
-_PATH = click.Path(path_type=Path)
-_lora_option = click.option(
-    "--lora",
-    "adapter",
-    type=_PATH,
-    metavar="FOLDER",
-    help="A PEFT adapter that is merged into the checkpoint.",
-)
 
 
 def export_bundle(
@@ -65,7 +58,7 @@ def export_bundle(
 
 
 @click.command()
-@click.argument("checkpoint", type=_PATH)
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--target",
     "targets",
@@ -74,28 +67,12 @@ def export_bundle(
     type=click.Choice(list(TARGETS)),
     help="Where the bundle is to run; repeat for several.",
 )
-@click.option("-o", "--output", type=_PATH, required=True, help="The bundle's folder.")
+@click.option("-o", "--output", type=PATH, required=True, help="The bundle's folder.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@click.option(
-    "--context",
-    "context_length",
-    type=click.IntRange(min=1),
-    metavar="TOKENS",
-    help="Longest context to promise; by default the checkpoint's own, at most 8192.",
-)
-@_lora_option
-@click.option(
-    "--head-bits",
-    type=click.Choice([4, 8]),
-    help="Width of the output head and the embedding; by default the target's own, 8.",
-)
-@click.option(
-    "--rounding",
-    type=click.Choice(["search", "nearest"]),
-    default="search",
-    show_default=True,
-    help="How scales are chosen for linears that come as floats.",
-)
+@options.context_length
+@options.lora
+@options.head_bits
+@options.rounding
 @click.option(
     "--graph",
     type=click.Choice(["own", "optimum"]),
@@ -112,7 +89,7 @@ def export(
     output: Path,
     force: bool,
     context_length: int | None,
-    adapter: Path | None,
+    lora: Path | None,
     head_bits: int | None,
     rounding: RoundingMethod,
     graph: GraphChoice,
@@ -130,7 +107,7 @@ def export(
         output,
         force=force,
         context_length=context_length,
-        adapter=adapter,
+        adapter=lora,
         head_bits=head_bits,
         rounding=rounding,
         graph=graph,
@@ -140,7 +117,7 @@ def export(
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @click.option("--ledger", is_flag=True, help="List what became of every tensor of a bundle.")
 @click.option("--transfer", is_flag=True, help="Compress a bundle's weights as servers do.")
 @click.pass_obj
@@ -176,18 +153,16 @@ def inspect(console: Console, *, path: Path, ledger: bool, transfer: bool) -> No
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
+@click.argument("bundle", type=PATH)
 @click.option(
     "--against",
     "checkpoint",
-    type=_PATH,
+    type=PATH,
     help="The checkpoint that it was made from: prove every row of the ledger.",
 )
-@_lora_option
+@options.lora
 @click.pass_obj
-def verify(
-    console: Console, *, bundle: Path, checkpoint: Path | None, adapter: Path | None
-) -> None:
+def verify(console: Console, *, bundle: Path, checkpoint: Path | None, lora: Path | None) -> None:
     """Check that a bundle is whole.
 
     Reads every byte and compares it with the manifest; a single changed bit in any
@@ -198,10 +173,10 @@ def verify(
         from exporter.inspection import proof_view
         from exporter.prove import prove
 
-        proof = prove(bundle, checkpoint, adapter, console.progress)
+        proof = prove(bundle, checkpoint, lora, console.progress)
         console.show(proof, proof_view(proof))
         return
-    if adapter is not None:
+    if lora is not None:
         raise click.UsageError("--lora goes with --against")
     from exporter.write.verify import verify_bundle
 

@@ -7,50 +7,33 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests import options
 from manifests.console import Console
+from manifests.options import PATH
 
 if TYPE_CHECKING:
     from exporter.reference.model import DeviceChoice
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("checkpoint", type=_PATH)
-@click.option("--bundle", type=_PATH, required=True, help="The bundle made from it.")
+@click.argument("checkpoint", type=PATH)
+@click.option("--bundle", type=PATH, required=True, help="The bundle made from it.")
 @click.option(
     "-o",
     "--output",
-    type=_PATH,
+    type=PATH,
     required=True,
     help="The file, e.g. reference.json; one that is there is replaced.",
 )
-@click.option(
-    "--lora",
-    "adapter",
-    type=_PATH,
-    metavar="FOLDER",
-    help="The PEFT adapter that was merged into the bundle.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch runs; auto takes CUDA where there is one.",
-)
+@options.lora
+@options.device
 @click.option(
     "--tasks",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Questions with choices for 'measure --tasks', answered by the checkpoint.",
 )
-@click.option(
-    "--original",
-    type=_PATH,
-    metavar="CHECKPOINT",
-    help="The uncompressed model: what compression cost is told, too.",
-)
+@options.original
 @click.option(
     "--native",
     is_flag=True,
@@ -68,7 +51,7 @@ def reference(
     checkpoint: Path,
     bundle: Path,
     output: Path,
-    adapter: Path | None,
+    lora: Path | None,
     device: DeviceChoice,
     tasks: Path | None,
     original: Path | None,
@@ -86,7 +69,7 @@ def reference(
         bundle,
         output,
         device=device,
-        adapter=adapter,
+        adapter=lora,
         tasks=tasks,
         original=original,
         threads=threads,

@@ -13,21 +13,9 @@ from exporter.pipeline import export
 from targets import find_targets
 from tests.browser.conftest import FAKE_PAGE
 from tests.faults.catalogue import BOTH
-from tests.faults.leftovers import left_behind, own_temporary_folder
+from tests.faults.leftovers import nothing_left, temporary
 
-
-@pytest.fixture(scope="session", autouse=True)
-def temporary() -> Iterator[Path]:
-    with own_temporary_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def nothing_left(temporary: Path) -> Iterator[None]:
-    """Fails the test when it leaves a process, a file or a port behind."""
-    before = left_behind(temporary)
-    yield
-    assert left_behind(temporary) - before == set()
+__all__ = ["nothing_left", "temporary"]  # fixtures of every test beside or below this file
 
 
 @pytest.fixture(scope="session")

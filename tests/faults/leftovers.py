@@ -34,6 +34,20 @@ def own_temporary_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary() -> Iterator[Path]:
+    with own_temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def nothing_left(temporary: Path) -> Iterator[None]:
+    """Fails the test when it leaves a process, a file or a port behind."""
+    before = left_behind(temporary)
+    yield
+    assert left_behind(temporary) - before == set()
+
+
 def left_behind(folder: Path) -> frozenset[str]:
     """Files in ``folder``, processes that were started with it, and sockets that listen."""
     return frozenset({*_files(folder), *_processes(folder), *_ports()})
