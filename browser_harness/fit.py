@@ -15,9 +15,10 @@ GIB = 1 << 30
 
 #: The WASM heap of a page that loaded a WebGPU target, none of whose weights stay in it.
 _RUNTIME_HEAP = 50 << 20
-#: Positions that the runtime feeds at once, and what its cache on a GPU grows by
-#: (page/runtime/open_loop.ts).
+#: Positions that the runtime feeds at once, what its cache on a GPU begins with and what it
+#: grows by at most (page/runtime/open_loop.ts, resident_loop.ts).
 _CHUNK: MappingProxyType[str, int] = MappingProxyType({"gpu": 256, "wasm": 128})
+_FIRST_POSITIONS = 256
 _CACHE_GROWTH = 64 << 20
 #: wasm32 addresses no more.
 _WASM_MOST = 4 * GIB
@@ -36,7 +37,7 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
     On a GPU the codes lie as they are stored, scales in the width of the activations, the
-    cache in whole steps of what it grows by.  On a CPU codes become floats (an embedding's
+    cache in whole steps of its first size.  On a CPU codes become floats (an embedding's
     only where it is the head as well) while the heap still holds them, and the largest matrix
     once more; the heap itself grows by up to a fifth beyond what is needed.
     """
@@ -138,8 +139,8 @@ def needs(need: Prediction) -> str:
 
 
 def _capacity(context: int, position: int, most: int) -> int:
-    """Positions of the GPU's cache, which grows in whole steps up to the model's context."""
-    step = max(1, _CACHE_GROWTH // max(position, 1))
+    """Positions of the GPU's cache for a text whose length is known when it begins."""
+    step = min(_FIRST_POSITIONS, max(1, _CACHE_GROWTH // max(position, 1)))
     return min(most, -(-context // step) * step)
 
 

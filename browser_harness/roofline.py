@@ -89,16 +89,16 @@ async def _timed(loaded: Loaded, tokens: int) -> tuple[GpuPasses, float]:
 def work_of(manifest: Manifest, target: str) -> Work:
     """What one token reads at the least, from the ledger and the graph's states.
 
-    A WebGPU target reads codes, scales and zero points as they are stored; a CPU target
-    whose codes are folded into floats when it is loaded reads floats.
+    Codes, scales and zero points are read as they are stored, but for what the target folds
+    into floats when it is loaded.
     """
     entry = manifest.targets[target]
-    folded = entry.execution_provider == "wasm"
+    folded = set(entry.folded)
     rows = manifest.weights[entry.weights].tensors
     positions = [state for state in entry.states if "past_sequence_length" in state.shape]
     fixed = [state for state in entry.states if "past_sequence_length" not in state.shape]
     return Work(
-        weight_bytes=sum(_read_bytes(row, folded=folded) for row in rows),
+        weight_bytes=sum(_read_bytes(row, folded=row.name in folded) for row in rows),
         state_bytes_per_position=sum(_state_bytes(state) for state in positions),
         state_bytes=sum(_state_bytes(state) for state in fixed),
     )
@@ -118,10 +118,10 @@ def stored_ranges(row: Tensor) -> tuple[tuple[str, Range], ...]:
 
 def _read_bytes(row: Tensor, *, folded: bool) -> int:
     stored = sum(part.length for _, part in stored_ranges(row))
-    # Of an embedding that is no head as well, one row is read; its codes are never folded.
+    # Of an embedding that is no head as well, one row is read.
     if row.role == "embedding":
         return stored // row.shape[0]
-    return 4 * prod(row.shape) if folded and row.codes is not None else stored
+    return 4 * prod(row.shape) if folded else stored
 
 
 def _state_bytes(state: State) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 from manifests.bundle import Tensor, WeightSet
@@ -10,6 +11,8 @@ from targets import Target
 #: WebGPU's own limits, which every adapter has (W3C WebGPU, section 3.6.2 "Limits").
 _EVERYWHERE = {"maxBufferSize": 256 << 20, "maxStorageBufferBindingSize": 128 << 20}
 _FLOAT = 4
+#: Roles of matrices that products read.
+_MULTIPLIED = frozenset({"linear", "head", "tied"})
 
 
 def needed_limits(target: Target, weights: WeightSet) -> dict[str, int]:
@@ -25,11 +28,40 @@ def needed_limits(target: Target, weights: WeightSet) -> dict[str, int]:
     }
 
 
+def products(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The matrices that products read."""
+    return tuple(row for row in tensors if row.role in _MULTIPLIED)
+
+
+def folded(target: Target, tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """Names of the matrices that ``target`` makes floats of, in the order of ``tensors``.
+
+    As many as its heap has room for, the first ones first.  A product over codes takes about
+    ten times as long there, whichever it is (decision 0020).
+    """
+    if target.matmul != "folded-dequantize" or target.heap_bytes is None:
+        return ()
+    rows = tuple(tensors)
+    room = target.heap_bytes - sum(size for row in rows for size in _stored(row))
+    chosen = []
+    for row in products(rows):
+        room -= _more_as_floats(row)
+        if room < 0:
+            break
+        chosen.append(row.name)
+    return tuple(chosen)
+
+
 def weight_bytes(target: Target, weights: WeightSet) -> int:
     """Bytes that the weights take in memory: as they are stored, or as floats where folded."""
-    if target.matmul == "folded-dequantize":
-        return _FLOAT * sum(prod(row.shape) for row in weights.tensors)
-    return sum(size for row in weights.tensors for size in _stored(row))
+    floats = set(folded(target, weights.tensors))
+    stored = sum(size for row in weights.tensors for size in _stored(row))
+    return stored + sum(_more_as_floats(row) for row in weights.tensors if row.name in floats)
+
+
+def _more_as_floats(row: Tensor) -> int:
+    # A tied matrix is needed as codes as well: its rows are gathered from them.
+    return _FLOAT * prod(row.shape) - (0 if row.role == "tied" else sum(_stored(row)))
 
 
 def _stored(row: Tensor) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from math import prod
@@ -11,7 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from exporter.checkpoint import Dense, Packed, open_checkpoint
+from exporter.checkpoint import Checkpoint, Dense, Packed, open_checkpoint
 from exporter.checkpoint.tokenizer import open_tokenizer
 from exporter.describe import describe_model
 from exporter.graph.declared import declare, declare_over
@@ -19,13 +19,13 @@ from exporter.graph.skeleton import reached_context
 from exporter.lower.interface import describe_states
 from exporter.lower.passes import lower
 from exporter.lower.resident import can_be_resident
-from exporter.needs import needed_limits, weight_bytes
+from exporter.needs import folded, needed_limits, products, weight_bytes
 from exporter.optimum.export import optimum_graph
 from exporter.self_check import make_self_check
 from exporter.write import files, staging
 from exporter.write.assets import copy_model_files, copy_runtime
 from exporter.write.shards import CHUNK_SIZE
-from exporter.write.store import MatrixRole, StoredWeights
+from exporter.write.store import StoredWeights
 from exporter.write.weights import by_weight_set, write_weights
 from manifests.bundle import MANIFEST_NAME, File, Manifest, TargetEntry, WeightSet
 from manifests.errors import BadInput
@@ -47,8 +47,8 @@ class TooLargeForTarget(BadInput):
 
     def __init__(self, target: Target, needed: int, room: int) -> None:
         super().__init__(
-            f"{target.name}: {needed >> 20} MiB of float weights, room for {room >> 20} MiB",
-            "leave this target out: the WebGPU targets keep codes in memory",
+            f"{target.name}: {needed >> 20} MiB of codes, room for {room >> 20} MiB",
+            "leave this target out: the WebGPU targets keep their weights on the GPU",
         )
 
 
@@ -94,9 +94,9 @@ def export(
     else:
         declared = declare(checkpoint, dtypes, context)
     reached = min(reached_context(skeleton, context) for skeleton in declared.skeletons.values())
-    checkpoint = replace(checkpoint, remarks=(*checkpoint.remarks, *declared.remarks))
+    checkpoint = _remark(checkpoint, declared.remarks)
     for target in targets:
-        _check_fits(declared.weights, declared.roles, target)
+        _check_fits(declared.weights, target)
 
     with staging.staged(out, force=force) as stage:
         described: list[File] = []
@@ -113,6 +113,7 @@ def export(
                 graphs = filter(None, (entry.graph, entry.resident_graph))
                 described += [files.describe(stage, path) for path in graphs]
                 entries[target.name] = entry
+        checkpoint = _remark(checkpoint, _codes_kept(targets, entries, weights))
         model = describe_model(checkpoint, declared.weights, reached)
         described += copy_model_files(stage, checkpoint, model, entries, weights)
         described += copy_runtime(stage, runtime)
@@ -145,15 +146,35 @@ def export(
     return manifest
 
 
-def _check_fits(
-    weights: list[Dense | Packed], roles: Mapping[str, MatrixRole], target: Target
-) -> None:
-    room = target.max_folded_bytes
-    # An embedding that no product reads stays codes.
-    folded = (weight for weight in weights if roles.get(weight.name) != "embedding")
-    needed = 4 * sum(prod(weight.shape) for weight in folded)
-    if room is not None and needed > room:
-        raise TooLargeForTarget(target, needed, room)
+def _check_fits(weights: list[Dense | Packed], target: Target) -> None:
+    needed = target.bits * sum(prod(weight.shape) for weight in weights) // 8
+    if target.heap_bytes is not None and needed > target.heap_bytes:
+        raise TooLargeForTarget(target, needed, target.heap_bytes)
+
+
+def _codes_kept(
+    targets: tuple[Target, ...],
+    entries: Mapping[str, TargetEntry],
+    weights: Mapping[str, WeightSet],
+) -> list[str]:
+    """A sentence for every target whose heap has no room for all of its floats."""
+    remarks = []
+    for target in targets:
+        if target.heap_bytes is None:
+            continue
+        multiplied = products(weights[target.weight_set].tensors)
+        kept = len(multiplied) - len(entries[target.name].folded)
+        if kept:
+            remarks.append(
+                f"{target.name}: {kept} of {len(multiplied)} matrices stay codes, since floats of "
+                f"all do not fit into {target.heap_bytes >> 20} MiB; each is about ten times as "
+                "slow as in floats"
+            )
+    return remarks
+
+
+def _remark(checkpoint: Checkpoint, remarks: Iterable[str]) -> Checkpoint:
+    return replace(checkpoint, remarks=(*checkpoint.remarks, *remarks))
 
 
 def _write_graphs(
@@ -176,6 +197,7 @@ def _write_graphs(
         limits=needed_limits(target, weights),
         session_config=dict(target.session_config),
         weight_bytes=weight_bytes(target, weights),
+        folded=folded(target, weights.tensors),
     )
 
 

@@ -167,6 +167,9 @@ class TargetEntry(Schema):
         description="onnxruntime session configuration entries, e.g. session.disable_quant_qdq"
     )
     weight_bytes: Bytes | None = Field(None, description="the weights in memory, once loaded")
+    folded: tuple[str, ...] = Field(
+        (), description="tensors whose codes become floats while the session is made"
+    )
 
 
 class Model(Schema):

@@ -47,7 +47,7 @@ class Target:
             loop stays on the GPU; ``None`` where there is no GPU to stay on.
         matmul: ``matmul-nbits`` keeps codes in memory (com.microsoft
             MatMulNBits); ``folded-dequantize`` lets the runtime fold a
-            DequantizeLinear to floats while it loads.
+            DequantizeLinear to floats while it loads, as far as ``heap_bytes`` goes.
         gather: ``gather-block-quantized`` reads an embedding's codes with one operator
             (com.microsoft GatherBlockQuantized); ``unpacked`` with several that every
             build has.
@@ -57,8 +57,8 @@ class Target:
             runtimes read wrong offsets.
         features, limits: what the GPU device must offer.
         session_config: onnxruntime session configuration entries.
-        max_folded_bytes: largest float weights that fit the 4 GiB wasm heap
-            beside the rest; ``None`` where weights are not folded.
+        heap_bytes: what weights may take of the 4 GiB wasm heap; those that do not fit as
+            floats stay codes.  ``None`` where weights are not folded.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Target:
     features: tuple[str, ...] = ()
     limits: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
     session_config: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    max_folded_bytes: int | None = None
+    heap_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse contradictions, and say which."""
@@ -88,8 +88,8 @@ class Target:
             raise ValueError(f"{self.name}: a wasm target has no GPU to stay on")
         if self.activation_dtype == "float16" and "shader-f16" not in self.features:
             raise ValueError(f"{self.name}: float16 activations need the feature shader-f16")
-        if self.matmul == "folded-dequantize" and self.max_folded_bytes is None:
-            raise ValueError(f"{self.name}: folded weights need max_folded_bytes")
+        if self.matmul == "folded-dequantize" and self.heap_bytes is None:
+            raise ValueError(f"{self.name}: folded weights need heap_bytes")
         if {self.bits, self.head_bits} - {4, 8}:
             raise ValueError(f"{self.name}: codes are 4 or 8 bits wide")
 
@@ -129,7 +129,7 @@ _WASM_Q4 = Target(
     attention="spelt-out",
     # A folded graph must not be turned back into quantised kernels.
     session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
-    max_folded_bytes=2560 * MIB,
+    heap_bytes=2560 * MIB,
 )
 _Q8: dict[str, Any] = {"weight_set": "q8", "bits": 8}
 

@@ -15,6 +15,7 @@ from exporter.lower.errors import GraphUnexpected
 from exporter.lower.folded import folded_product
 from exporter.lower.unpacked import unpacked_gather
 from exporter.lower.weights import MICROSOFT, external, floats, integers
+from exporter.needs import folded
 from exporter.write.store import Matrix, StoredWeights
 from targets import Target
 
@@ -37,7 +38,9 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
         GraphUnexpected: a weight is used by another operator.
     """
     graph = model.graph
+    in_floats = set(folded(target, store.rows()))
     for matrix in store.matrices:
+        matmul = target.matmul if matrix.name in in_floats else "matmul-nbits"
         weight = graph.initializers[matrix.name]
         for usage in list(weight.uses()):
             node = usage.node
@@ -50,7 +53,7 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
                         raise GraphUnexpected(f"{matrix.name} goes into {product.op_type}")
                     source = _in_stored_order(graph, product.inputs[0], matrix)
                     site = Site(graph, source, matrix, target, store)
-                    _replace(graph, product, MATMULS[target.matmul](site))
+                    _replace(graph, product, MATMULS[matmul](site))
                 graph.remove(node, safe=True)
             else:
                 raise GraphUnexpected(f"{matrix.name} goes into {node.op_type}")

@@ -109,6 +109,10 @@ class StoredWeights:
     matrices: tuple[Matrix, ...]
     default_zero_points: dict[int, Range]
 
+    def rows(self) -> tuple[Tensor, ...]:
+        """The ledger of all of it."""
+        return (*(part.row() for part in self.vectors), *(part.row() for part in self.matrices))
+
 
 @dataclass(frozen=True)
 class _Codes:

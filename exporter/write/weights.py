@@ -75,12 +75,13 @@ def write_weights(
         if any(member.matmul == "folded-dequantize" for member in members):
             defaults = _write_default_zero_points(matrices, writer)
     progress(phase, len(weights), len(weights))
+    store = StoredWeights(tuple(vectors), tuple(matrices), defaults)
     weight_set = WeightSet(
         shards=tuple(file.path for file in writer.files),
         digest=hashlib.sha256("".join(file.sha256 for file in writer.files).encode()).hexdigest(),
-        tensors=(*(v.row() for v in vectors), *(m.row() for m in matrices)),
+        tensors=store.rows(),
     )
-    return writer.files, weight_set, StoredWeights(tuple(vectors), tuple(matrices), defaults)
+    return writer.files, weight_set, store
 
 
 def _write_default_zero_points(matrices: list[Matrix], writer: ShardWriter) -> dict[int, Range]:

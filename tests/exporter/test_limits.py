@@ -27,9 +27,9 @@ Factory = Callable[[str], Path]
 
 
 def test_too_large_for_target(tiny_checkpoint: Factory, page: Path, tmp_path: Path) -> None:
-    # The tied head alone is 512 x 128 floats: 256 KiB.
-    small = replace(TARGETS["wasm-q4"], max_folded_bytes=256 << 10)
-    with pytest.raises(TooLargeForTarget, match=r"wasm-q4: \d+ MiB of float weights"):
+    # The tied head alone is 512 x 128 codes of 8 bits: 64 KiB.
+    small = replace(TARGETS["wasm-q4"], heap_bytes=64 << 10)
+    with pytest.raises(TooLargeForTarget, match=r"wasm-q4: \d+ MiB of codes"):
         export(tiny_checkpoint("bf16"), (small,), tmp_path / "out", runtime=page)
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.needs import needed_limits, weight_bytes
+from exporter.needs import folded, needed_limits, weight_bytes
 from manifests.bundle import Range, Tensor, WeightSet
 from targets import TARGETS
 
@@ -65,5 +65,26 @@ def test_weights_stay_codes_or_become_floats() -> None:
     stored = 576 * 576 // 2 + 576 * 18 * 4
     assert weight_bytes(TARGETS["webgpu-q4"], _weights(SMALL, SMALL)) == 2 * stored
     assert weight_bytes(TARGETS["wasm-q4"], _weights(SMALL, SMALL)) == 2 * 4 * 576 * 576
-    unfolded = replace(TARGETS["wasm-q4"], matmul="matmul-nbits", max_folded_bytes=None)
+    unfolded = replace(TARGETS["wasm-q4"], matmul="matmul-nbits", heap_bytes=None)
     assert weight_bytes(unfolded, _weights(SMALL)) == stored
+
+
+def test_what_does_not_fit_as_floats_stays_codes() -> None:
+    stored, floats = 576 * 576 // 2 + 576 * 18 * 4, 4 * 576 * 576
+    rows = [SMALL.model_copy(update={"name": name}) for name in ("a", "b", "c")]
+    embedding = SMALL.model_copy(update={"name": "embedding", "role": "embedding"})
+    weights = _weights(embedding, *rows)
+    # Room for one more matrix than two in floats, and a byte too little for the third.
+    tight = replace(TARGETS["wasm-q4"], heap_bytes=stored + 3 * floats - 1)
+    assert folded(tight, weights.tensors) == ("a", "b")
+    assert weight_bytes(tight, weights) == 2 * stored + 2 * floats
+    roomy = replace(tight, heap_bytes=stored + 3 * floats)
+    assert folded(roomy, weights.tensors) == ("a", "b", "c")
+    assert weight_bytes(roomy, weights) == roomy.heap_bytes
+
+
+def test_a_tied_matrix_is_there_twice() -> None:
+    stored, floats = 576 * 576 // 2 + 576 * 18 * 4, 4 * 576 * 576
+    tied = _weights(SMALL.model_copy(update={"role": "tied"}))
+    assert weight_bytes(TARGETS["wasm-q4"], tied) == stored + floats
+    assert folded(replace(TARGETS["wasm-q4"], heap_bytes=floats), tied.tensors) == ()

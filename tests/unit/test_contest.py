@@ -20,7 +20,14 @@ SIDES = cpu_sides(2)[:3]
 def _visit(step: float, *, first: float = 100.0, cold: float | None = 4000.0) -> Visit:
     """Five tokens, ``step`` ms apart."""
     times = tuple(first + step * number for number in range(5))
-    return Visit(cold_ms=cold, warm_ms=1000.0, at_ms=times)
+    answer = None if cold is None else 150.0
+    return Visit(
+        cold_ms=cold,
+        warm_ms=1000.0,
+        answer_ms=answer,
+        prompt_ms=(3 * first, first, first),
+        at_ms=times,
+    )
 
 
 def _result(number: int, steps: tuple[float, ...], facts: Facts, **visit: Any) -> Result:
@@ -36,9 +43,9 @@ def test_ratios_are_taken_within_a_round_and_above_one_where_ours_is_faster() ->
     lines = ratios_table([ours, other, native], [side.name for side in SIDES])
     assert lines[2] == (
         "| against transformers.js wasm q8 | 2 | **3.00** (3.00-3.00) | **2.50** (2.50-2.50) "
-        "| **0.50** (0.50-0.50) | **1.00** (1.00-1.00) |"
+        "| **1.00** (1.00-1.00) | **0.50** (0.50-0.50) | **1.00** (1.00-1.00) |"
     )
-    assert "**0.50** (0.50-0.50) | **1.00** (1.00-1.00) | – |" in lines[3]
+    assert "**0.50** (0.50-0.50) | **1.00** (1.00-1.00) | – | – |" in lines[3]
 
 
 def test_a_row_has_speeds_and_a_worse_perplexity_is_marked() -> None:
@@ -47,8 +54,8 @@ def test_a_row_has_speeds_and_a_worse_perplexity_is_marked() -> None:
     silent = _result(2, (20.0,), Facts(peak_bytes=1))
     first, second, third = results_table(SIDES, [ours, worse, silent], 36)[2:]
     assert first == (
-        "| tabwright wasm-q4 | 2 | 2.5 MB | 4.00 s | 1.00 s | 100 ms | 360 | 50 (50-50) | 9 MB "
-        "| 20.00 |"
+        "| tabwright wasm-q4 | 2 | 2.5 MB | 4.00 s | 1.00 s | 150 ms | 100 ms | 360 "
+        "| 50 (50-50) | 9 MB | 20.00 |"
     )
     assert second.endswith("| 20.30† |")
     assert third.endswith("| n/a |")

@@ -20,8 +20,10 @@ from tests.unit.reports import sample_report, wasm_target
 def manifest(tmp_path: object, *tensors: Tensor, states: tuple[State, ...] = ()) -> Manifest:
     written = write_bundle(tmp_path, ("wasm-q4", "webgpu-q4"))  # type: ignore[arg-type]
     weights = written.weights["q4"].model_copy(update={"tensors": tensors})
+    folded = {"webgpu-q4": (), "wasm-q4": ("linear", "tied")}
     targets = {
-        name: entry.model_copy(update={"states": states}) for name, entry in written.targets.items()
+        name: entry.model_copy(update={"states": states, "folded": folded[name]})
+        for name, entry in written.targets.items()
     }
     return written.model_copy(update={"weights": {"q4": weights}, "targets": targets})
 

@@ -13,7 +13,7 @@ export interface LoopOptions {
   readonly loop?: LoopKind | undefined;
   /** Tokens of a prompt's step at most. Default: what suits the adapter. */
   readonly prefillChunk?: number | undefined;
-  /** About how many bytes the cache on the GPU grows by at a time. Default: 64 MiB. */
+  /** About how many bytes the cache on the GPU grows by at a time, at most. Default: 64 MiB. */
   readonly cacheGrowthBytes?: number | undefined;
   /** About how many bytes the cache on the GPU may take. Default: what the context and the GPU allow. */
   readonly cacheBudgetBytes?: number | undefined;

@@ -8,10 +8,18 @@ import { TokenReader } from "./token_reader.ts";
 
 /** Tokens that may be on their way to the page: while one is read, the GPU makes the next. */
 const AHEAD = 3;
+/**
+ * What the cache has room for at first: short texts need no more, and attention takes longer, the
+ * more room there is.
+ */
+const FIRST_POSITIONS = 256;
 
 /** How much memory the cache may take, in bytes, about. */
 export interface CacheMemory {
-  /** What it grows by at a time: a step copies it once and records the runs anew. */
+  /**
+   * The most that it grows by at a time; a small one doubles. It is copied then, and the runs
+   * are recorded anew.
+   */
   readonly growthBytes: number;
   /** What it never exceeds. */
   readonly budgetBytes: number;
@@ -88,6 +96,7 @@ export class ResidentLoop implements Loop {
       underWay.push(token);
     };
     try {
+      await this.#foresee(ids.length + count - 1);
       await this.#prefill(ids, signal);
       await read();
       for (let made = 1; made <= count; made++) {
@@ -173,14 +182,21 @@ export class ResidentLoop implements Loop {
     await this.#resident.decode(this.#length++);
   }
 
+  /** Makes room for a text that will be so long, if that is one step: it then grows no more. */
+  async #foresee(positions: number): Promise<void> {
+    const next = this.#resident.cache.capacity + this.#growth;
+    if (positions <= Math.min(next, this.most)) await this.#reserve(positions);
+  }
+
   async #reserve(positions: number): Promise<void> {
     const { capacity } = this.#resident.cache;
     if (positions <= capacity) return;
     if (positions > this.most) {
       throw new TabwrightError("context-full", `the cache has no room for ${positions} tokens, only for ${this.most}`);
     }
-    const steps = Math.ceil((positions - capacity) / this.#growth);
-    const wanted = Math.min(capacity + steps * this.#growth, this.most);
+    const step = Math.min(this.#growth, this.#whole(Math.max(capacity, FIRST_POSITIONS)));
+    const steps = Math.ceil((positions - capacity) / step);
+    const wanted = Math.min(capacity + steps * step, this.most);
     await this.#resident.grow(wanted, this.#length);
   }
 

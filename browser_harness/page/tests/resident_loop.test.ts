@@ -150,16 +150,40 @@ test("a probe stops on request, before its next step", async () => {
   expect(asked).toHaveLength(steps);
 });
 
+const growing = () => asked.filter((step) => step.startsWith("grow"));
+
 test("the cache grows by what the budget buys, in whole chunks, up to the context", async () => {
   // 100 positions for 1000 bytes: 112 in chunks of 16.
-  await take(loopOf(fakeResident(10)), 100, 30);
-  expect(asked.filter((step) => step.startsWith("grow"))).toEqual([
-    "grow to 112 keeping 0",
-    "grow to 224 keeping 112",
-  ]);
+  await take(loopOf(fakeResident(10)), 100, 200, 30);
+  expect(growing()).toEqual(["grow to 112 keeping 0", "grow to 224 keeping 112"]);
   asked = [];
   await take(loopOf(fakeResident(10), 9000), 992, 1);
-  expect(asked[0]).toBe("grow to 1008 keeping 0");
+  expect(growing()).toEqual(["grow to 1008 keeping 0"]);
+});
+
+test("a small cache doubles, up to what it may grow by", async () => {
+  const loop = loopOf(fakeResident(1), 600);
+  for (const prompt of [10, 260, 520, 980]) {
+    loop.reset();
+    await take(loop, prompt, 1);
+  }
+  expect(growing()).toEqual([
+    "grow to 256 keeping 0",
+    "grow to 512 keeping 0",
+    "grow to 1008 keeping 0",
+  ]);
+});
+
+test("what a text is known to need is made room for before it begins", async () => {
+  await take(loopOf(fakeResident(10)), 100, 12);
+  await take(loopOf(fakeResident(10)), 100, 13);
+  expect(growing()).toEqual(["grow to 112 keeping 0", "grow to 112 keeping 0"]);
+  asked = [];
+  const loop = loopOf(fakeResident(10));
+  await take(loop, 1, 1);
+  loop.reset();
+  await take(loop, 100, 100);
+  expect(growing()).toEqual(["grow to 112 keeping 0", "grow to 224 keeping 0"]);
 });
 
 test("a context that no buffer holds is refused", async () => {
@@ -172,7 +196,7 @@ test("the budget ends the context, in whole chunks", async () => {
   const loop = loopOf(fakeResident(10), 300, 900);
   expect(loop.most).toBe(80);
   await take(loop, 70, 10);
-  expect(asked.filter((step) => step.startsWith("grow"))).toEqual(["grow to 80 keeping 0"]);
+  expect(growing()).toEqual(["grow to 80 keeping 0"]);
   await expect(take(loop, 81, 1)).rejects.toMatchObject({ code: "context-full" });
 });
 

@@ -141,13 +141,16 @@ async def _run(models: Models, threads: Sequence[int], rounds: int, *, gpu: bool
 @click.command()
 @click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True)
 @click.option("--rounds", default=6, show_default=True)
+@click.option("--cpu/--no-cpu", default=True, show_default=True)
 @click.option("--gpu/--no-gpu", default=True, show_default=True)
 @click.option("--samples", type=click.Path(path_type=Path), help="write every sample as JSON")
-def main(threads: tuple[int, ...], rounds: int, gpu: bool, samples: Path | None) -> None:
+def main(
+    *, threads: tuple[int, ...], rounds: int, cpu: bool, gpu: bool, samples: Path | None
+) -> None:
     """Compare every runtime on SmolLM2-135M-Instruct."""
     with tempfile.TemporaryDirectory(prefix="tabwright-") as scratch:
         models = prepare(KEPT, Path(scratch))
-        browser, found = asyncio.run(_run(models, threads, rounds, gpu=gpu))
+        browser, found = asyncio.run(_run(models, threads if cpu else (), rounds, gpu=gpu))
     machine = describe_machine()
     peers = json.loads((PEERS / "package.json").read_text("utf-8"))["dependencies"]
     versions = {

@@ -87,10 +87,16 @@ GPU_SIDES = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is asked of each visit, in tokens; ``rounds`` is the most that is done."""
+    """How much is asked of each visit, in tokens.
+
+    Attributes:
+        again: how many more times the prompt is fed for its first token only.
+        rounds: the most that is done.
+    """
 
     prompt: int
     warmup: int
+    again: int
     few: int
     many: int
     rounds: int
@@ -99,8 +105,8 @@ class Effort:
 
 EFFORTS: MappingProxyType[str, Effort] = MappingProxyType(
     {
-        "full": Effort(36, warmup=8, few=8, many=64, rounds=100, perplexity=True),
+        "full": Effort(36, warmup=8, again=8, few=8, many=64, rounds=100, perplexity=True),
         # SwiftShader takes 7 s for a token of this model: time is not the point there.
-        "software": Effort(5, warmup=2, few=2, many=4, rounds=2, perplexity=False),
+        "software": Effort(16, warmup=2, again=0, few=2, many=4, rounds=2, perplexity=False),
     }
 )

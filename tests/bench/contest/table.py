@@ -33,7 +33,11 @@ def decode_speed(visit: Visit) -> float:
 
 
 def _first_token(visit: Visit) -> float:
-    return visit.at_ms[0]
+    return statistics.median(visit.prompt_ms)
+
+
+def _answer(visit: Visit) -> float:
+    return float("nan") if visit.answer_ms is None else visit.answer_ms
 
 
 def _cold(visit: Visit) -> float:
@@ -49,6 +53,7 @@ _RATIOS: MappingProxyType[str, Callable[[Visit, Visit], float]] = MappingProxyTy
     {
         "decode": lambda ours, other: decode_speed(ours) / decode_speed(other),
         "prefill": lambda ours, other: _first_token(other) / _first_token(ours),
+        "first answer": lambda ours, other: _answer(other) / _answer(ours),
         "cold load": lambda ours, other: _cold(other) / _cold(ours),
         "warm load": lambda ours, other: _warm(other) / _warm(ours),
     }
@@ -65,8 +70,15 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
 
 def results_table(sides: Sequence[Side], results: Sequence[Result], prompt: int) -> list[str]:
     """A row per side; medians, with the interval of the decode speed's."""
-    head = ["", "threads", "download", "cold load", "warm load", f"first token of {prompt}"]
-    head += ["prefill", "decode", "peak memory", "perplexity"]
+    head = ["", "threads", "download", "cold load", "warm load"]
+    head += [
+        "first answer",
+        f"first token of {prompt}",
+        "prefill",
+        "decode",
+        "peak memory",
+        "perplexity",
+    ]
     calls = ["dispatches", "submits", "bind_groups", "read_bytes"]
     on_gpu = any(result.facts.calls for result in results)
     if on_gpu:
@@ -89,10 +101,12 @@ def _cells(result: Result, prompt: int) -> list[str]:
     low, high = bootstrap(speeds)
     first = statistics.median(map(_first_token, visits))
     cold = statistics.median(map(_cold, visits))
+    answer = statistics.median(map(_answer, visits))
     return [
         NONE if facts.download_bytes is None else f"{facts.download_bytes / 1e6:.1f} MB",
         NONE if np.isnan(cold) else f"{cold / 1e3:.2f} s",
         f"{statistics.median(map(_warm, visits)) / 1e3:.2f} s",
+        NONE if np.isnan(answer) else f"{answer:.0f} ms",
         f"{first:.0f} ms",
         f"{prompt * 1e3 / first:.3g}",
         f"{statistics.median(speeds):.3g} ({low:.3g}-{high:.3g})",

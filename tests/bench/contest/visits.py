@@ -23,13 +23,24 @@ from tests.bench.contest.pages import SECONDS, Prompt, open_runtime
 from tests.bench.contest.sides import NATIVE, Effort, Side
 
 Texts = Sequence[tuple[int, ...]]
+#: Tokens of an answer of which only the first counts: wllama tells a rate from two on.
+_LEAST = 2
 
 
 class Visit(Schema):
-    """Milliseconds; ``cold_ms`` is absent for native engines, whose file is on the disk."""
+    """Milliseconds of one visit.
+
+    Attributes:
+        cold_ms: absent for native engines, whose file is on the disk.
+        answer_ms: from the first prompt after the cold load to its first token; absent likewise.
+        prompt_ms: the same of later prompts, the browser's compilers having had their say.
+        at_ms: from the start of the last prompt to each of its tokens.
+    """
 
     cold_ms: float | None = None
     warm_ms: float
+    answer_ms: float | None = None
+    prompt_ms: tuple[float, ...]
     at_ms: tuple[float, ...]
 
 
@@ -58,11 +69,18 @@ async def visit(
         tab = await session.new_tab()
         runtime = await open_runtime(tab, site, side)
         cold = await runtime.load(side)
-        await runtime.generate(prompt, effort.warmup)
+        answer, *_ = await runtime.generate(prompt, effort.warmup)
+        prompts = [await runtime.generate(prompt, _LEAST) for _ in range(effort.again)]
         at_ms = await runtime.generate(prompt, effort.many)
         await tab.close(seconds=SECONDS)
         warm = await _load_again(session, site, side)
-    return Visit(cold_ms=cold, warm_ms=warm, at_ms=tuple(at_ms))
+    return Visit(
+        cold_ms=cold,
+        warm_ms=warm,
+        answer_ms=answer,
+        prompt_ms=tuple(times[0] for times in [*prompts, at_ms]),
+        at_ms=tuple(at_ms),
+    )
 
 
 async def _load_again(session: Session, site: StaticServer, side: Side) -> float:
@@ -134,11 +152,12 @@ def run_natively(bundle: Path, side: Side, prompt: Prompt, effort: Effort) -> tu
         threads=side.threads,
         prompts=(prompt.ids,),
         decode_tokens=effort.many - 1,
-        repetitions=1,
+        repetitions=1 + effort.again,
     )
     timed = time_in_a_process(job)
-    times = np.cumsum([timed.prefill_ms[0][0], *timed.decode_ms])
-    return Visit(warm_ms=timed.load_ms, at_ms=tuple(times.tolist())), timed.peak_bytes
+    times = np.cumsum([timed.prefill_ms[0][-1], *timed.decode_ms])
+    found = Visit(warm_ms=timed.load_ms, prompt_ms=timed.prefill_ms[0], at_ms=tuple(times.tolist()))
+    return found, timed.peak_bytes
 
 
 def natively_counted(bundle: Path, side: Side, peak: int, texts: Texts) -> Facts:
