@@ -22,6 +22,8 @@ export interface Attempting {
   readonly store: ChunkStore;
   /** The files that `entry` is made from, by path; `early` is called as soon as ORT's are there. */
   readonly files: (entry: TargetEntry, early: (files: Files) => void) => Promise<Files>;
+  /** The browser's copy of ORT's WebAssembly, if it has one. */
+  readonly compiled: () => Promise<Response | undefined>;
   readonly threads: number | undefined;
   readonly selfCheck: boolean;
   readonly memory: CacheMemory;
@@ -72,14 +74,14 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     let threads = wanted;
     const files = await common.files(entry, (early) => {
       threads = prepareOrt(fileAt(early, ORT_MODULE), fileAt(early, ORT_WASM), wanted, notes);
-      void startOrt();
+      void startOrt(common.compiled);
     });
     throwIfAborted(common.signal);
     const total = [...files.values()].reduce((sum, file) => sum + file.size, 0);
     const told = { done: total, total, file: entry.graph };
     onProgress({ phase: "session", ...told });
     const start = performance.now();
-    await startOrt();
+    await startOrt(common.compiled);
     const shards = shardBlobs(manifest, entry, files);
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
     const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);
