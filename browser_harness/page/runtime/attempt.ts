@@ -22,8 +22,6 @@ export interface Attempting {
   readonly store: ChunkStore;
   /** The files that `entry` is made from, by path; `early` is called as soon as ORT's are there. */
   readonly files: (entry: TargetEntry, early: (files: Files) => void) => Promise<Files>;
-  /** The browser's copy of ORT's WebAssembly, if it has one. */
-  readonly compiled: () => Promise<Response | undefined>;
   readonly threads: number | undefined;
   readonly selfCheck: boolean;
   readonly memory: CacheMemory;
@@ -74,14 +72,14 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     let threads = wanted;
     const files = await common.files(entry, (early) => {
       threads = prepareOrt(fileAt(early, ORT_MODULE), fileAt(early, ORT_WASM), wanted, notes);
-      void startOrt(common.compiled);
+      void startOrt();
     });
     throwIfAborted(common.signal);
     const total = [...files.values()].reduce((sum, file) => sum + file.size, 0);
     const told = { done: total, total, file: entry.graph };
     onProgress({ phase: "session", ...told });
     const start = performance.now();
-    await startOrt(common.compiled);
+    await startOrt();
     const shards = shardBlobs(manifest, entry, files);
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
     const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);

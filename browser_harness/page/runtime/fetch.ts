@@ -8,9 +8,6 @@ export interface ByteRange {
   readonly size: number;
 }
 
-/** How a request treats the browser's HTTP cache. */
-export type Caching = Extract<RequestCache, "no-store" | "reload">;
-
 /** The server knows no ranges: asked for a part of a file, it sends all of it. */
 export class RangeIgnored extends Error {}
 
@@ -19,7 +16,6 @@ export class RangeIgnored extends Error {}
  * accepted unless `strict`: the bytes around the range are dropped.
  *
  * @param onReceived told every byte that came over the wire, dropped ones too.
- * @param cache whether HTTP's cache gets a copy; nothing is ever taken from it.
  * @throws RangeIgnored when `strict`, before any byte of the body is read; TabwrightError
  *   `file-missing`, `server-busy`, `http-error`, `size-mismatch`, `truncated`, `stalled`,
  *   `network` or `aborted`; each names `url`.
@@ -30,11 +26,11 @@ export async function* fetchRange(
   transport: Transport,
   onReceived: (bytes: number) => void,
   strict = false,
-  cache: Caching = "no-store",
 ): AsyncGenerator<Uint8Array> {
   const whole = range.start === 0 && range.end === range.size;
   const headers: Record<string, string> = whole ? {} : { Range: `bytes=${range.start}-${range.end - 1}` };
-  const connection = await Connection.open(url, { headers, cache }, transport);
+  // The store is the cache: HTTP's own would hold a second copy of the weights.
+  const connection = await Connection.open(url, { headers, cache: "no-store" }, transport);
   try {
     let position = firstByte(connection.response, url, range);
     if (strict && connection.response.status === 200 && !whole) throw new RangeIgnored(url);

@@ -1,7 +1,6 @@
 import type { LoadedFacts, LoopOptions, Model } from "./api.ts";
 import { fileAt, type Files } from "./attempt.ts";
 import { openAnyWay } from "./climb.ts";
-import { compiledBefore } from "./compiled.ts";
 import { browserTransport } from "./connection.ts";
 import { Constrainer, importEngine } from "./constraint.ts";
 import { requestAdapter } from "./device.ts";
@@ -102,11 +101,9 @@ export async function loadHere(
     if (obtainer.lasting && !offline) changed ||= await keepManifest(store, url, bytes, notes);
     return found;
   };
-  const wasm = own.find(({ path }) => path === ORT_WASM);
-  const compiled = async () => wasm && (await compiledBefore(new URL(wasm.path, url).href, wasm));
   const { threads, signal, selfCheck = true } = options;
   const memory = cacheMemory(options);
-  const common = { manifest, store, files, compiled, threads, selfCheck, memory, signal, onProgress, notes };
+  const common = { manifest, store, files, threads, selfCheck, memory, signal, onProgress, notes };
   const asked = {
     device_features: options.deviceFeatures ?? "needed",
     loop: options.loop ?? "resident",

@@ -3,7 +3,7 @@ import type { Transport } from "./connection.ts";
 import { sha256 } from "./digest.ts";
 import { type ErrorCode, TabwrightError, throwIfAborted } from "./errors.ts";
 import { cut, fetchRange, RangeIgnored } from "./fetch.ts";
-import { type BundleFile, type Chunk, chunksOf, ORT_WASM } from "./manifest.ts";
+import { type BundleFile, type Chunk, chunksOf } from "./manifest.ts";
 import { missingRuns, type Run, type Segment, segmentsOf } from "./segments.ts";
 import type { ChunkStore } from "./store.ts";
 
@@ -186,10 +186,7 @@ export class Obtainer {
     if (first === undefined || last === undefined) return;
     const range = { start: first.offset, end: last.offset + last.length, size: file.size };
     const url = new URL(file.path, this.#base).href;
-    // The store is the cache: HTTP's own would hold a second copy of the weights. What is compiled
-    // has to be there as well, see compiled.ts.
-    const cache = file.path === ORT_WASM ? "reload" : "no-store";
-    const body = fetchRange(url, range, this.#transport, (bytes) => (this.bytesFetched += bytes), strict, cache);
+    const body = fetchRange(url, range, this.#transport, (bytes) => (this.bytesFetched += bytes), strict);
     const pieces = cut(body, chunks.map((chunk) => chunk.length));
     // One chunk is verified and stored while the next one downloads; never more, so
     // that a slow disk holds the download back instead of filling memory.

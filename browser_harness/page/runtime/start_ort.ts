@@ -1,4 +1,3 @@
-import { compilingFrom } from "./compiled.ts";
 import { ort } from "./ort.ts";
 
 /** An Identity over one float: the least model that there is. */
@@ -10,17 +9,14 @@ let started: Promise<void> | undefined;
  * Has ONNX Runtime compile and start its WebAssembly, once per page and before the first real
  * session: the browser does that while weights come or are checked. What goes wrong here goes
  * wrong with that session too, which tells it.
- *
- * @param compiled the browser's copy of the WebAssembly, if it has one.
  */
-export function startOrt(compiled: () => Promise<Response | undefined>): Promise<void> {
-  started ??= start(compiled).catch(() => undefined);
+export function startOrt(): Promise<void> {
+  started ??= start().catch(() => undefined);
   return started;
 }
 
-async function start(compiled: () => Promise<Response | undefined>): Promise<void> {
+async function start(): Promise<void> {
   const bytes = Uint8Array.from(atob(LEAST), (letter) => letter.charCodeAt(0));
-  const create = () => ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
-  const session = await compilingFrom(await compiled(), create);
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   await session.release();
 }
