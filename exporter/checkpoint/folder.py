@@ -83,7 +83,7 @@ class Checkpoint:
         return self.weights[name]
 
     def select(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Dense | Packed]:
-        """The weights that a graph waits for, in file order.
+        """The weights that a graph waits for, in its order.
 
         Raises:
             TensorMissing: one of ``shapes`` is not in the checkpoint.
@@ -105,7 +105,7 @@ class Checkpoint:
             used = name in shapes or name.endswith(ignored) or self.graph is not None
             if not used and not _adds_nothing(weight):
                 raise TensorUnknown(weight.path, name)
-        return [weight for name, weight in self.weights.items() if name in shapes]
+        return [self.weights[name] for name in shapes]
 
     def source(self, progress: Progress = silent) -> Source:
         """Digest the files that a bundle is made from."""

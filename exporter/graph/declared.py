@@ -47,7 +47,7 @@ class Declared:
 
     Attributes:
         skeletons: by the dtype of their activations.
-        weights: in file order; matrices are [N, K].
+        weights: in the graph's order, in which onnxruntime reads them too; matrices are [N, K].
         roles: of the matrices, by name.
         remarks: what is to be known of the graph, each a sentence.
     """

@@ -52,8 +52,9 @@ def write_weights(
 ) -> tuple[list[File], WeightSet, StoredWeights]:
     """Write the shards of the weight set that ``members`` share.
 
-    ``roles`` are those of the matrices; other weights stay floats.  One tensor's block of
-    rows is in memory at a time.
+    ``roles`` are those of the matrices; other weights stay floats, and come last:
+    onnxruntime reads all of them after the matrices, in no order.  One tensor's block of rows
+    is in memory at a time.
     """
     target = members[0]
     vectors: list[Vector] = []
@@ -61,7 +62,7 @@ def write_weights(
     defaults: dict[int, Range] = {}
     phase = f"write {target.weight_set} weights"
     with ShardWriter(stage, shard_stem(target.weight_set), target.max_shard_bytes) as writer:
-        for index, weight in enumerate(weights):
+        for index, weight in enumerate(sorted(weights, key=lambda each: each.name not in roles)):
             progress(phase, index, len(weights))
             role = roles.get(weight.name)
             if role is None:

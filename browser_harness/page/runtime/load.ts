@@ -6,7 +6,6 @@ import { Constrainer, importEngine } from "./constraint.ts";
 import { requestAdapter } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import {
-  type BundleFile,
   GRAMMAR_ENGINE,
   type Manifest,
   neededFiles,
@@ -25,9 +24,6 @@ import { openStore } from "./store.ts";
 import { sweep } from "./sweep.ts";
 import { chooseTarget, chosenBefore, lookAround } from "./target.ts";
 import { Tokenizer } from "./tokenizer.ts";
-
-/** Brought before the others: the browser compiles them meanwhile. */
-const EARLY: ReadonlySet<string> = new Set([ORT_MODULE, ORT_WASM]);
 
 export interface LoadOptions extends LoopOptions {
   /** Default: what this device runs best; `Model.info.because` tells why. */
@@ -93,11 +89,19 @@ export async function loadHere(
   const verifying = () => verifyPageFiles(pageFiles, url, manifest.chunk_size, transport, offline ? notes : undefined);
   let verified: Promise<void> | undefined;
   let changed = false;
-  const files = async (entry: TargetEntry, early: (files: Files) => void) => {
+  let tokenizer: Promise<Tokenizer> | undefined;
+  const early = new Set([ORT_MODULE, ORT_WASM, ...tokenizerFiles(manifest)]);
+  const files = async (entry: TargetEntry, onEarly: (files: Files) => void) => {
     await (verified ??= verifying());
     const needed = new Set(neededFiles(manifest, entry));
-    const first = (file: BundleFile) => EARLY.has(file.path);
-    const found = await obtainer.obtain(own.filter((file) => needed.has(file)), { first, then: early });
+    const found = await obtainer.obtain(own.filter((file) => needed.has(file)), {
+      first: ({ path }) => early.has(path),
+      then: (files) => {
+        onEarly(files);
+        tokenizer ??= openTokenizer(manifest, files);
+        tokenizer.catch(() => undefined); // Awaited with the model.
+      },
+    });
     if (obtainer.lasting && !offline) changed ||= await keepManifest(store, url, bytes, notes);
     return found;
   };
@@ -112,7 +116,7 @@ export async function loadHere(
   const opened = await store.whileUsing(async () => {
     const way = await openAnyWay({ choice, asked }, common);
     try {
-      return { ...way, tokenizer: await openTokenizer(manifest, way.files) };
+      return { ...way, tokenizer: (await tokenizer) as Tokenizer };
     } catch (error) {
       await way.release();
       throw error;
@@ -157,11 +161,11 @@ export async function loadHere(
   }
 }
 
+function tokenizerFiles({ tokenizer, tokenizer_config, chat_template }: Manifest): [string, string, ...string[]] {
+  return [tokenizer, tokenizer_config, ...(chat_template === undefined ? [] : [chat_template])];
+}
+
 async function openTokenizer(manifest: Manifest, files: Files): Promise<Tokenizer> {
-  const { tokenizer, tokenizer_config, chat_template } = manifest;
-  return new Tokenizer(
-    await fileAt(files, tokenizer).text(),
-    await fileAt(files, tokenizer_config).text(),
-    chat_template === undefined ? undefined : await fileAt(files, chat_template).text(),
-  );
+  const [tokenizer, config, template] = tokenizerFiles(manifest).map((path) => fileAt(files, path).text());
+  return new Tokenizer(await (tokenizer as Promise<string>), await (config as Promise<string>), await template);
 }

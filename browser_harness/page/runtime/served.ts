@@ -67,15 +67,12 @@ export async function verifyPageFiles(
   transport: Transport,
   offlineNotes: string[] | undefined,
 ): Promise<void> {
-  for (const file of files) {
-    try {
-      await fetchVerified(file, manifestUrl, chunkSize, transport);
-    } catch (error) {
-      if (!offlineNotes || !(error instanceof TabwrightError && error.code === "network")) throw error;
-      offlineNotes.push("the page's own files could not be verified again: the network is off");
-      return;
-    }
-  }
+  const checks = files.map((file) => fetchVerified(file, manifestUrl, chunkSize, transport));
+  const failed = (await Promise.allSettled(checks)).flatMap((check) => (check.status === "rejected" ? [check.reason] : []));
+  const outOfReach = (error: unknown) => error instanceof TabwrightError && error.code === "network";
+  const worst = failed.find((error) => !offlineNotes || !outOfReach(error));
+  if (worst !== undefined) throw worst;
+  if (failed.length > 0) offlineNotes?.push("the page's own files could not be verified again: the network is off");
 }
 
 /**
