@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,10 @@ def test_driver_that_does_not_start(
         assert (caught.value.code, caught.value.exit_status) == ("driver-failed", 4)
 
     asyncio.run(work())
+    # Until asyncio's thread has seen the process end, it holds on to the pipes.
+    for thread in threading.enumerate():
+        if thread.name.startswith("waitpid"):
+            thread.join(10)
     gc.collect()
 
 
