@@ -18,7 +18,6 @@ from typing import Literal
 from browser_harness.client import OBJECT, MeasurePage
 from browser_harness.judge.figures import precision
 from browser_harness.judge.paired import time_ratio
-from browser_harness.judge.statistics import judged
 from browser_harness.launch import Session, driver, launch
 from browser_harness.measure import require_target, settle
 from browser_harness.plan import Options, Plan
@@ -36,16 +35,12 @@ _OPEN_SECONDS = 60.0
 #: and has begun there, equally often.
 NOISE_PAIRS = 4
 LEAST_PAIRS = 8
-#: Runs of a pair: old new new old, or the other way round, again and again.  Many of half the
-#: length: what disturbs a second or two then falls on both sides.
-_TURN = (0, 1, 1, 0)
-#: Of the first turns nothing counts: a page's code is compiled better while it runs, and a small
+#: Runs of a pair: old new new old old new new old, or the other way round.  Twice as many
+#: of half the length: what disturbs a second or two then falls on both sides.
+_TURNS = (0, 1, 1, 0) * 3
+#: The first of them only warm up: a page's code is compiled better while it runs, and a small
 #: model halves its time within a hundred tokens.
-_WARM_TURNS = 1
-#: Turns that count: at least, and at most while they have taken less than so long on each side.
-#: Runs differ more than pages do, so a small model's short ones are worth repeating.
-_LEAST_TURNS, _MOST_TURNS = 2, 8
-SIDE_SECONDS = 1.0
+_WARM_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -234,19 +229,12 @@ async def _pair(
         pages[which] = await sides[which].page(browser, threads, plan)
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])
-    for turn in range(-_WARM_TURNS, _MOST_TURNS):
-        if turn >= _LEAST_TURNS and min(map(_seconds, runs)) >= SIDE_SECONDS:
-            break
-        warmup = plan.decode_tokens if turn < 0 else plan.decode_warmup
-        for which in (place ^ first for place in _TURN):
-            result = await pages[which].generate(prompt, 1 + plan.decode_tokens)
-            runs[which].append(decode_run(prompt, warmup, result, visit=number))
+    for place, turn in enumerate(_TURNS):
+        which = turn ^ first
+        result = await pages[which].generate(prompt, 1 + plan.decode_tokens)
+        warmup = plan.decode_tokens if place < _WARM_TURNS else plan.decode_warmup
+        runs[which].append(decode_run(prompt, warmup, result, visit=number))
     for page in pages.values():
         await page.close()
     began: Literal["old", "new"] = "new" if first else "old"
     return PagePair(first=began, old=tuple(runs[0]), new=tuple(runs[1]))
-
-
-def _seconds(runs: Sequence[DecodeRun]) -> float:
-    """Of all that counts."""
-    return sum(judged(runs)) / 1000

@@ -128,7 +128,7 @@ def main() -> None:
 @click.option("--plain", "unchanged", default=50, show_default=True, help="Of an unchanged bundle.")
 @click.option("--slow", "slowed", default=20, show_default=True, help="Slowed ones.")
 @click.option("--slowdown", default=10.0, show_default=True, help="Percent of a token's time.")
-@click.option("--pairs", default=8, show_default=True, help="Pairs of fresh pages in each.")
+@click.option("--pairs", default=16, show_default=True, help="Pairs of fresh pages in each.")
 @click.option("--tokens", default=48, show_default=True, help="Of two runs.")
 def collect(
     folder: Path,
