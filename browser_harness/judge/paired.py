@@ -1,9 +1,12 @@
 """Ratios of pages that took turns.
 
 A pair of pages is the sample: its runs alternate within a second or two, so whatever the
-machine did in that time fell on both, and only the ratio is kept.  Pairs are resampled whole;
-the bootstrap's standard error of their mean logarithm gives Student's interval around it, as
-in :mod:`browser_harness.judge.intervals`.
+machine did in that time fell on both, and only the ratio is kept.
+
+Which page is opened first matters, by up to a tenth of a token's time, and each side is first
+equally often.  So the pairs of either kind are centred on their own mean before they are
+resampled; the bootstrap's standard error gives Student's interval around the middle of the
+two means, as in :mod:`browser_harness.judge.intervals`.
 """
 
 from __future__ import annotations
@@ -29,16 +32,24 @@ def time_ratio(pairs: Sequence[PagePair]) -> Estimate | None:
     """The time of a token in the new pages over that in the old ones.
 
     Returns:
-        ``None`` with fewer than two pairs, or where a clock saw no time pass.
+        ``None`` without two pairs that began alike, or where a clock saw no time pass.
     """
     logs = np.array([_log_ratio(pair) for pair in pairs])
-    if len(logs) < 2 or not np.isfinite(logs).all():
+    first = np.array([pair.first for pair in pairs])
+    kinds = [first == side for side in np.unique(first)]
+    freedom = len(logs) - len(kinds)
+    if freedom < 1 or not np.isfinite(logs).all():
         return None
+    means = [float(logs[which].mean()) for which in kinds]
+    for which, mean in zip(kinds, means, strict=True):
+        logs[which] -= mean
     # Seeded by the samples: the same report has the same interval wherever it is judged.
     random = np.random.default_rng(zlib.crc32(logs.tobytes()))
     draws = random.choice(logs, (RESAMPLES, len(logs))).mean(axis=1)
-    error = float(np.std(draws)) * math.sqrt(len(logs) / (len(logs) - 1))
-    return Estimate(math.exp(float(logs.mean())), error, len(logs) - 1)
+    # Where one kind has fewer pairs, the middle of the means is known less well than a mean of all.
+    uneven = sum(len(logs) / which.sum() for which in kinds) / len(kinds) ** 2
+    error = float(np.std(draws)) * math.sqrt(uneven * len(logs) / freedom)
+    return Estimate(math.exp(math.fsum(means) / len(means)), error, freedom)
 
 
 def _log_ratio(pair: PagePair) -> float:
