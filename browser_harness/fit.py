@@ -37,9 +37,9 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
     On a GPU the codes lie as they are stored, scales in the width of the activations, the
-    cache in whole steps of its first size.  On a CPU codes become floats (an embedding's
-    only where it is the head as well) while the heap still holds them, and the largest matrix
-    once more; the heap itself grows by up to a fifth beyond what is needed.
+    cache in whole steps of its first size.  On a CPU the folded codes become floats while the
+    heap still holds them, and the largest matrix once more; the heap itself grows by up to a
+    fifth beyond what is needed.
     """
     entry = manifest.targets[target]
     rows = manifest.weights[entry.weights].tensors
@@ -59,8 +59,8 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
             activations=2 * rows_at_once * widest * _width(entry) + logits,
             runtime=0,
         )
-    folded = [row for row in rows if row.codes and row.role != "embedding"]
-    floats = [4 * prod(row.shape) for row in folded]
+    folded = set(entry.folded)
+    floats = [4 * prod(row.shape) for row in rows if row.name in folded]
     stored = sum(_stored(row) for row in rows)
     return Prediction(
         place="wasm",

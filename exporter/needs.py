@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import prod
 
 from manifests.bundle import Tensor, WeightSet
@@ -28,23 +28,22 @@ def needed_limits(target: Target, weights: WeightSet) -> dict[str, int]:
     }
 
 
-def products(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+def products(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The matrices that products read."""
     return tuple(row for row in tensors if row.role in _MULTIPLIED)
 
 
-def folded(target: Target, tensors: Iterable[Tensor]) -> tuple[str, ...]:
+def folded(target: Target, tensors: Sequence[Tensor]) -> tuple[str, ...]:
     """Names of the matrices that ``target`` makes floats of, in the order of ``tensors``.
 
     As many as its heap has room for, the first ones first.  A product over codes takes about
     ten times as long there, whichever it is (decision 0020).
     """
-    if target.matmul != "folded-dequantize" or target.heap_bytes is None:
+    if target.heap_bytes is None:
         return ()
-    rows = tuple(tensors)
-    room = target.heap_bytes - sum(size for row in rows for size in _stored(row))
+    room = target.heap_bytes - sum(size for row in tensors for size in _stored(row))
     chosen = []
-    for row in products(rows):
+    for row in products(tensors):
         room -= _more_as_floats(row)
         if room < 0:
             break

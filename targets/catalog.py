@@ -88,8 +88,8 @@ class Target:
             raise ValueError(f"{self.name}: a wasm target has no GPU to stay on")
         if self.activation_dtype == "float16" and "shader-f16" not in self.features:
             raise ValueError(f"{self.name}: float16 activations need the feature shader-f16")
-        if self.matmul == "folded-dequantize" and self.heap_bytes is None:
-            raise ValueError(f"{self.name}: folded weights need heap_bytes")
+        if (self.matmul == "folded-dequantize") != (self.heap_bytes is not None):
+            raise ValueError(f"{self.name}: folded weights need heap_bytes, and only they")
         if {self.bits, self.head_bits} - {4, 8}:
             raise ValueError(f"{self.name}: codes are 4 or 8 bits wide")
 

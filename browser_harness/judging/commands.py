@@ -11,12 +11,11 @@ import click
 
 from manifests.console import Console
 from manifests.errors import EXIT_USAGE, TabwrightError
+from manifests.options import PATH
 
 if TYPE_CHECKING:
     from manifests.budget import Budget
     from manifests.report import Report, Verdict
-
-_PATH = click.Path(path_type=Path)
 
 
 class BudgetExists(TabwrightError):
@@ -111,17 +110,17 @@ def _annotates(choice: str, environment: Mapping[str, str]) -> bool:
 
 
 @click.command()
-@click.argument("report", type=_PATH)
+@click.argument("report", type=PATH)
 @click.option(
     "--budget",
-    type=_PATH,
+    type=PATH,
     help="The limits, e.g. budget.toml; without it and --baseline, docs/budget.md's defaults.",
 )
-@click.option("--baseline", type=_PATH, help="An earlier report, which this one is compared with.")
-@click.option("--html", type=_PATH, help="Write the report as one page that opens offline.")
-@click.option("--junit", type=_PATH, help="Write the verdict as JUnit XML.")
-@click.option("--markdown", type=_PATH, help="Write the report as Markdown.")
-@click.option("--history", type=_PATH, help="Append a line about it to this file (JSON Lines).")
+@click.option("--baseline", type=PATH, help="An earlier report, which this one is compared with.")
+@click.option("--html", type=PATH, help="Write the report as one page that opens offline.")
+@click.option("--junit", type=PATH, help="Write the verdict as JUnit XML.")
+@click.option("--markdown", type=PATH, help="Write the report as Markdown.")
+@click.option("--history", type=PATH, help="Append a line about it to this file (JSON Lines).")
 @click.option(
     "--annotations",
     type=click.Choice(["auto", "github", "none"]),
@@ -195,10 +194,10 @@ def _named(paths: tuple[Path, ...]) -> list[tuple[str, Report]]:
 
 
 @click.command()
-@click.argument("reports", nargs=-1, required=True, type=_PATH)
-@click.option("--html", type=_PATH, help="Write the comparison as one page.")
-@click.option("--markdown", type=_PATH, help="Write it as Markdown.")
-@click.option("--csv", "csv_path", type=_PATH, help="Write every number as CSV.")
+@click.argument("reports", nargs=-1, required=True, type=PATH)
+@click.option("--html", type=PATH, help="Write the comparison as one page.")
+@click.option("--markdown", type=PATH, help="Write it as Markdown.")
+@click.option("--csv", "csv_path", type=PATH, help="Write every number as CSV.")
 @click.pass_obj
 def compare(
     console: Console,
@@ -231,8 +230,8 @@ def compare(
 
 
 @click.command()
-@click.argument("history", type=_PATH)
-@click.option("--html", type=_PATH, help="Write the plots as one page.")
+@click.argument("history", type=PATH)
+@click.option("--html", type=PATH, help="Write the plots as one page.")
 @click.pass_obj
 def trend(console: Console, *, history: Path, html: Path | None) -> None:
     """Show how the figures went over a history.

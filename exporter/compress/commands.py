@@ -9,18 +9,17 @@ import click
 
 from exporter.compress.recipes import METHODS
 from manifests.console import Console
+from manifests.options import PATH
 
 if TYPE_CHECKING:
     from exporter.compress.chain import Compression
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.command(
     epilog="\b\nMethods:\n"
     + "\n".join(f"  {each.name:<10} {each.summary}" for each in METHODS.values())
 )
-@click.argument("checkpoint", type=_PATH)
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--method",
     "methods",
@@ -29,7 +28,7 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME",
     help="How; repeat to prune and then to quantise.",
 )
-@click.option("-o", "--output", type=_PATH, required=True, help="The new checkpoint's folder.")
+@click.option("-o", "--output", type=PATH, required=True, help="The new checkpoint's folder.")
 @click.option(
     "--sparsity",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -52,7 +51,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--calibration",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Text to calibrate with, .txt or .jsonl.  [default: English and Arabic of our own]",
 )

@@ -74,18 +74,17 @@ def build_skeleton(path: Path, config: dict[str, Any], dtype: str, context_lengt
         GraphUndeclared: the config is not one that the architecture can have.
     """
     config = {**config, CONTEXT_KEY: context_length}
-    with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tabwright-") as folder, _undocumented():
         (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
-            with _undocumented():
-                package = mobius.build(
-                    folder,
-                    task=Generation(),
-                    module_class=Decoder,
-                    dtype=_DTYPES[dtype],
-                    load_weights=False,
-                    execution_provider=_EP,
-                )
+            package = mobius.build(
+                folder,
+                task=Generation(),
+                module_class=Decoder,
+                dtype=_DTYPES[dtype],
+                load_weights=False,
+                execution_provider=_EP,
+            )
         except Exception as error:
             # transformers and mobius raise whatever a strange value led them to.
             reason = str(error).splitlines() or [type(error).__name__]

@@ -38,7 +38,7 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
         GraphUnexpected: a weight is used by another operator.
     """
     graph = model.graph
-    in_floats = set(folded(target, store.rows()))
+    in_floats = set(folded(target, store.rows))
     for matrix in store.matrices:
         matmul = target.matmul if matrix.name in in_floats else "matmul-nbits"
         weight = graph.initializers[matrix.name]

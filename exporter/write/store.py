@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -109,6 +110,7 @@ class StoredWeights:
     matrices: tuple[Matrix, ...]
     default_zero_points: dict[int, Range]
 
+    @cached_property
     def rows(self) -> tuple[Tensor, ...]:
         """The ledger of all of it."""
         return (*(part.row() for part in self.vectors), *(part.row() for part in self.matrices))

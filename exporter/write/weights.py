@@ -80,7 +80,7 @@ def write_weights(
     weight_set = WeightSet(
         shards=tuple(file.path for file in writer.files),
         digest=hashlib.sha256("".join(file.sha256 for file in writer.files).encode()).hexdigest(),
-        tensors=store.rows(),
+        tensors=store.rows,
     )
     return writer.files, weight_set, store
 

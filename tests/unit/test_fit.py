@@ -40,8 +40,9 @@ def manifest(tmp_path: Path) -> Manifest:
         shape=("batch_size", 6, "past_sequence_length", 64),
     )  # fmt: skip
     weights = written.weights["q4"].model_copy(update={"tensors": tensors})
+    folded = {"wasm-q4": ("linear",), "webgpu-q4": ()}
     targets = {
-        name: entry.model_copy(update={"states": (cache,)})
+        name: entry.model_copy(update={"states": (cache,), "folded": folded[name]})
         for name, entry in written.targets.items()
     }
     resident = targets["webgpu-q4"].model_copy(update={"resident_graph": "onnx/model_q4.onnx"})
@@ -74,6 +75,12 @@ def test_on_a_cpu_floats_codes_and_the_largest_matrix(manifest: Manifest) -> Non
     # 128 positions are fed at once.
     assert need.activations == 2 * 128 * 64 * 4 + 8 * 4
     assert need.total == need.weights + need.states + need.activations + 50 * MIB
+
+
+def test_on_a_cpu_what_is_not_folded_stays_codes(manifest: Manifest) -> None:
+    kept = manifest.targets["wasm-q4"].model_copy(update={"folded": ()})
+    mixed = manifest.model_copy(update={"targets": {"wasm-q4": kept}})
+    assert predict(mixed, "wasm-q4", 100).weights == 100 + 128 + 128
 
 
 def test_what_does_not_fit_is_told(manifest: Manifest) -> None:

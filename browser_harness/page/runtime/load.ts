@@ -90,7 +90,8 @@ export async function loadHere(
   let verified: Promise<void> | undefined;
   let changed = false;
   let tokenizer: Promise<Tokenizer> | undefined;
-  const early = new Set([ORT_MODULE, ORT_WASM, ...tokenizerFiles(manifest)]);
+  const { tokenizer: tokens, tokenizer_config, chat_template } = manifest;
+  const early = new Set([ORT_MODULE, ORT_WASM, tokens, tokenizer_config, chat_template]);
   const files = async (entry: TargetEntry, onEarly: (files: Files) => void) => {
     await (verified ??= verifying());
     const needed = new Set(neededFiles(manifest, entry));
@@ -161,11 +162,11 @@ export async function loadHere(
   }
 }
 
-function tokenizerFiles({ tokenizer, tokenizer_config, chat_template }: Manifest): [string, string, ...string[]] {
-  return [tokenizer, tokenizer_config, ...(chat_template === undefined ? [] : [chat_template])];
-}
-
 async function openTokenizer(manifest: Manifest, files: Files): Promise<Tokenizer> {
-  const [tokenizer, config, template] = tokenizerFiles(manifest).map((path) => fileAt(files, path).text());
-  return new Tokenizer(await (tokenizer as Promise<string>), await (config as Promise<string>), await template);
+  const { tokenizer, tokenizer_config, chat_template } = manifest;
+  return new Tokenizer(
+    await fileAt(files, tokenizer).text(),
+    await fileAt(files, tokenizer_config).text(),
+    chat_template === undefined ? undefined : await fileAt(files, chat_template).text(),
+  );
 }

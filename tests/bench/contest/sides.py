@@ -106,7 +106,7 @@ class Effort:
 EFFORTS: MappingProxyType[str, Effort] = MappingProxyType(
     {
         "full": Effort(36, warmup=8, again=8, few=8, many=64, rounds=100, perplexity=True),
-        # SwiftShader takes 7 s for a token of this model: time is not the point there.
+        # SwiftShader takes 4 to 6 s for a token of this model: time is not the point there.
         "software": Effort(16, warmup=2, again=0, few=2, many=4, rounds=2, perplexity=False),
     }
 )

@@ -37,11 +37,15 @@ def _first_token(visit: Visit) -> float:
 
 
 def _answer(visit: Visit) -> float:
-    return float("nan") if visit.answer_ms is None else visit.answer_ms
+    return _or_nan(visit.answer_ms)
 
 
 def _cold(visit: Visit) -> float:
-    return float("nan") if visit.cold_ms is None else visit.cold_ms
+    return _or_nan(visit.cold_ms)
+
+
+def _or_nan(ms: float | None) -> float:
+    return float("nan") if ms is None else ms
 
 
 def _warm(visit: Visit) -> float:
@@ -70,15 +74,8 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
 
 def results_table(sides: Sequence[Side], results: Sequence[Result], prompt: int) -> list[str]:
     """A row per side; medians, with the interval of the decode speed's."""
-    head = ["", "threads", "download", "cold load", "warm load"]
-    head += [
-        "first answer",
-        f"first token of {prompt}",
-        "prefill",
-        "decode",
-        "peak memory",
-        "perplexity",
-    ]
+    head = ["", "threads", "download", "cold load", "warm load", "first answer"]
+    head += [f"first token of {prompt}", "prefill", "decode", "peak memory", "perplexity"]
     calls = ["dispatches", "submits", "bind_groups", "read_bytes"]
     on_gpu = any(result.facts.calls for result in results)
     if on_gpu:

@@ -34,7 +34,8 @@ class Visit(Schema):
         cold_ms: absent for native engines, whose file is on the disk.
         answer_ms: from the first prompt after the cold load to its first token; absent likewise.
         prompt_ms: the same of later prompts, the browser's compilers having had their say.
-        at_ms: from the start of the last prompt to each of its tokens.
+        at_ms: from the start of the last prompt to each of its tokens; of a native engine, which
+            decodes after every prompt, to the tokens of all of them, one after the other.
     """
 
     cold_ms: float | None = None
