@@ -86,17 +86,16 @@ async def driver() -> AsyncIterator[Playwright]:
     """
     asyncio.get_running_loop().set_exception_handler(_drop_abandoned)
     manager = async_playwright()
-    others = _drivers()
+    others = _children()
     try:
         async with asyncio.timeout(_DRIVER_SECONDS):
             playwright = await manager.start()
     except TimeoutError:
-        for hung in _drivers() - others:
-            hung.kill()
-            hung.wait()
+        await _end(_children() - others)
         raise DriverFailed(f"no answer within {_DRIVER_SECONDS:g} s") from None
     # What a driver that ends at once raises is a bare Exception.
     except Exception as error:  # noqa: BLE001
+        await _end(_children() - others)
         raise DriverFailed(str(error)) from None
     try:
         yield playwright
@@ -104,9 +103,27 @@ async def driver() -> AsyncIterator[Playwright]:
         await _within(_CLOSE_SECONDS, playwright.stop())
 
 
-def _drivers() -> set[psutil.Process]:
-    """The drivers that this process has started."""
-    return {child for child in psutil.Process().children() if "run-driver" in child.cmdline()}
+def _children() -> set[psutil.Process]:
+    """The processes that this one has started, also those that nobody has waited for."""
+    return set(psutil.Process().children())
+
+
+async def _end(started: set[psutil.Process]) -> None:
+    """End the drivers among ``started``, and let asyncio see it.
+
+    A thread of asyncio's waits for each and tells the loop; a loop that is closed before
+    leaves the driver's pipes to the garbage collector.
+    """
+    for process in started:
+        with suppress(psutil.NoSuchProcess):  # It has ended by itself.
+            if "run-driver" in process.cmdline():
+                process.kill()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            # To wait for it here would take its exit status from that thread.
+            while any(process.is_running() for process in started):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # Between seeing and telling.
 
 
 @asynccontextmanager
