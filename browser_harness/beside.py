@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,12 +35,16 @@ _OPEN_SECONDS = 60.0
 #: and has begun there, equally often.
 NOISE_PAIRS = 4
 LEAST_PAIRS = 8
-#: Runs of a pair: old new new old old new new old, or the other way round.  Twice as many
-#: of half the length: what disturbs a second or two then falls on both sides.
-_TURNS = (0, 1, 1, 0) * 3
+#: Runs of a pair: old new new old old new new old, or the other way round.  Many of half the
+#: length: what disturbs a tenth of a second, or two seconds, then falls on both sides.
+_TURNS = (0, 1, 1, 0)
 #: The first of them only warm up: a page's code is compiled better while it runs, and a small
 #: model halves its time within a hundred tokens.
 _WARM_TURNS = 4
+#: At least so many, and on until so long after the first: where a token takes 3 ms, a run is
+#: over before the machine's mood changes, and four of a side tell nothing.
+_LEAST_TURNS = 12
+PAIR_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -119,22 +123,32 @@ def measure_beside(
 ) -> tuple[tuple[PagePair, ...], tuple[PagePair, ...]]:
     """The A/A run of ``old``, then ``old`` and ``new`` in turns.
 
-    Pairs are added until the ratio is known to the plan's precision, or its time is up.
+    Raises:
+        TabwrightError: whatever starting a browser, loading or generating refuse.
+    """
+    noise = take_turns(old, old, options, lambda pairs: len(pairs) < NOISE_PAIRS, progress)
+    return noise, compare(old, new, options, progress)
+
+
+def compare(old: Side, new: Side, options: Options, progress: Progress) -> tuple[PagePair, ...]:
+    """``old`` and ``new`` in turns, until the ratio is known.
+
+    Pairs are added until it is known to the plan's precision, or twice the plan's time is up:
+    every pair has two pages.
 
     Raises:
         TabwrightError: whatever starting a browser, loading or generating refuse.
     """
     plan = options.plans["full"]
-    noise = take_turns(old, old, options, lambda pairs: len(pairs) < NOISE_PAIRS, progress)
     started = time.monotonic()
 
     def goes_on(pairs: Sequence[PagePair]) -> bool:
         if len(pairs) < LEAST_PAIRS:
             return True
         spent = time.monotonic() - started
-        return spent < plan.sampling_seconds and precision(time_ratio(pairs)) > plan.precision
+        return spent < 2 * plan.sampling_seconds and precision(time_ratio(pairs)) > plan.precision
 
-    return noise, take_turns(old, new, options, goes_on, progress)
+    return take_turns(old, new, options, goes_on, progress)
 
 
 def take_turns(
@@ -210,6 +224,13 @@ class _Served:
         return page
 
 
+def _turns() -> Iterator[int]:
+    started, turns = time.monotonic(), 0
+    while turns < _LEAST_TURNS or time.monotonic() - started < PAIR_SECONDS:
+        yield from _TURNS
+        turns += len(_TURNS)
+
+
 async def _pair(
     sides: Sequence[_Served],
     browsers: Sequence[Session],
@@ -229,7 +250,7 @@ async def _pair(
         pages[which] = await sides[which].page(browser, threads, plan)
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])
-    for place, turn in enumerate(_TURNS):
+    for place, turn in enumerate(_turns()):
         which = turn ^ first
         result = await pages[which].generate(prompt, 1 + plan.decode_tokens)
         warmup = plan.decode_tokens if place < _WARM_TURNS else plan.decode_warmup

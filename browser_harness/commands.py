@@ -135,7 +135,7 @@ def inside(
     "--precision",
     type=click.FloatRange(min=0, min_open=True),
     metavar="PERCENT",
-    help="How well the median decode time must be known.  [default: 3]",
+    help="How well the median decode time must be known.  [default: 2.5]",
 )
 @click.option(
     "--sampling-seconds",

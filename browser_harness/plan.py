@@ -61,7 +61,7 @@ class Plan:
     decode_runs: int = 1
     decode_tokens: int = 64
     decode_warmup: int = 4
-    precision: float = 0.03
+    precision: float = 0.025
     sampling_seconds: float = 60.0
     score_texts: int | None = None
     score_tokens: int | None = None

@@ -1,10 +1,10 @@
 """How often the gate is wrong: false alarms on an unchanged bundle, slowdowns that it misses.
 
 ``python -m tests.bench.gate_power collect FOLDER`` measures a bundle in turns with itself
-again and again (``tabwright measure --beside``), each time in two fresh browsers, slowed ones
-spread evenly among the plain.  Slowed, the new page waits for a known time after every token.
+again and again, as ``tabwright measure --beside`` does and until it would stop, each time in two
+fresh browsers, slowed ones spread evenly among the plain.  Slowed, the new page waits for a
+known time after every token.  Collecting can be interrupted and goes on where it was.
 ``judge FOLDER`` hands each measurement to the real gate and prints a Markdown table.
-Collecting can be interrupted and goes on where it was.
 
 No page is used in two measurements.  An unchanged one is judged twice, once with old and new
 exchanged: of each, one direction at most can be a false alarm, so that their share is that of
@@ -19,19 +19,18 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
 
 import click
 
-from browser_harness.beside import Side, take_turns
+from browser_harness.beside import Side, compare
 from browser_harness.judge import judge
 from browser_harness.judge.paired import time_ratio
 from browser_harness.judge.statistics import judged
 from browser_harness.machine import describe_machine
-from browser_harness.plan import PAGE, PLANS, Options
+from browser_harness.plan import PAGE, Options
 from browser_harness.summary import summarise, target_bytes
 from exporter.pipeline import export
 from manifests.budget import Budget
@@ -78,11 +77,9 @@ def _bundle(given: Path | None, scratch: Path) -> Path:
     return scratch / "bundle"
 
 
-def _in_turns(bundle: Path, page: Path, pairs: int, tokens: int) -> tuple[PagePair, ...]:
-    plan = replace(PLANS["full"], decode_tokens=tokens)
-    options = Options(adapter="software", threads=1, plans={**PLANS, "full": plan})
+def _in_turns(bundle: Path, page: Path) -> tuple[PagePair, ...]:
     old, new = Side(bundle, TARGET, PAGE), Side(bundle, TARGET, page)
-    return take_turns(old, new, options, lambda found: len(found) < pairs, silent)
+    return compare(old, new, Options(adapter="software", threads=1), silent)
 
 
 def _report(bundle: Path, pairs: tuple[PagePair, ...]) -> Report:
@@ -128,16 +125,8 @@ def main() -> None:
 @click.option("--plain", "unchanged", default=50, show_default=True, help="Of an unchanged bundle.")
 @click.option("--slow", "slowed", default=20, show_default=True, help="Slowed ones.")
 @click.option("--slowdown", default=10.0, show_default=True, help="Percent of a token's time.")
-@click.option("--pairs", default=16, show_default=True, help="Pairs of fresh pages in each.")
-@click.option("--tokens", default=48, show_default=True, help="Of two runs.")
 def collect(
-    folder: Path,
-    bundle: Path | None,
-    unchanged: int,
-    slowed: int,
-    slowdown: float,
-    pairs: int,
-    tokens: int,
+    folder: Path, bundle: Path | None, unchanged: int, slowed: int, slowdown: float
 ) -> None:
     """Measure plain and slowed pages into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +134,7 @@ def collect(
         measured = _bundle(bundle, Path(scratch))
         setup = folder / "setup.json"
         if not setup.exists():
-            found = _in_turns(measured, PAGE, 2, tokens)
+            found = _in_turns(measured, PAGE)
             ms = median([each for pair in found for each in judged((*pair.old, *pair.new))])
             wait = {"token_ms": ms, "slowdown": slowdown, "wait_ms": ms * slowdown / 100}
             setup.write_text(json.dumps(wait) + "\n", "utf-8")
@@ -156,11 +145,11 @@ def collect(
             path = folder / f"{index:04}-{kind}.json"
             if path.exists():
                 continue
-            found = _in_turns(measured, pages[kind], pairs, tokens)
+            found = _in_turns(measured, pages[kind])
             _report(measured, found).save(path)
             ratio, spent = time_ratio(found), time.monotonic() - begun
             told = "no ratio" if ratio is None else f"x {ratio.value:.3f}"
-            click.echo(f"{path.name}: {told}, {spent:.0f} s", err=True)
+            click.echo(f"{path.name}: {told}, {len(found)} pairs, {spent:.0f} s", err=True)
 
 
 def _exchanged(report: Report) -> Report:
@@ -201,9 +190,13 @@ def _share(count: int, total: int) -> str:
     return f"{count} of {total} ({max(0, middle - reach):.1%} to {min(1, middle + reach):.1%})"
 
 
-def _ratio(report: Report) -> float:
+def _pairs(report: Report) -> tuple[PagePair, ...]:
     beside = report.targets[TARGET].beside
-    found = None if beside is None else time_ratio(beside.pairs)
+    return () if beside is None else beside.pairs
+
+
+def _ratio(report: Report) -> float:
+    found = time_ratio(_pairs(report))
     return math.nan if found is None else found.value
 
 
@@ -220,8 +213,7 @@ def judge_folder(folder: Path) -> None:
     logs = [math.log(_ratio(report)) for report in plain]
     off = [abs(log) for log in logs]
     machine = plain[0].machine
-    beside = plain[0].targets[TARGET].beside
-    assert beside is not None
+    pairs = [len(_pairs(report)) for report in (*plain, *slow)]
     rows = [
         (f"unchanged, {name}", _share(same.count(name), len(same)))
         for name in ("regressed", "improved", "same", "inconclusive")
@@ -232,8 +224,8 @@ def judge_folder(folder: Path) -> None:
     ]
     click.echo(
         f"{machine.cpu}, {machine.cores} cores; {TARGET}, {setup['token_ms']:.2f} ms a token, "
-        f"{len(beside.pairs)} pairs of fresh pages a gate; unchanged, the ratio is off 1 by "
-        f"{median(off):.1%} (median) and {max(off):.1%} (most), "
+        f"{min(pairs)} to {max(pairs)} pairs of fresh pages a gate; unchanged, the ratio is "
+        f"off 1 by {median(off):.1%} (median) and {max(off):.1%} (most), "
         f"and {math.exp(fmean(logs)):.3f} on average.\n\n"
         "| gates | verdicts |\n| --- | --- |"
     )

@@ -24,6 +24,7 @@ OPTIONS = Options(page=FAKE_PAGE, adapter="software", threads=1, plans={**PLANS,
 def test_two_targets_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "NOISE_PAIRS", 2)
     monkeypatch.setattr(beside, "LEAST_PAIRS", 3)
+    monkeypatch.setattr(beside, "PAIR_SECONDS", 0.0)
     bundle = tmp_path / "bundle"
     write_bundle(bundle, ("wasm-slow", "wasm-q4"))
     report = measure(bundle, targets=("wasm-slow",), options=OPTIONS)
