@@ -25,12 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.client import MeasurePage
 from browser_harness.flags import AdapterKind
-from browser_harness.launch import driver, launch
 from browser_harness.machine import describe_machine
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.compress.calibration import PACKAGE_SET
 from exporter.compress.demo import demo_checkpoint
 from exporter.pipeline import export
@@ -40,6 +38,7 @@ from manifests.bundle import MANIFEST_NAME, read_manifest
 from manifests.page import LoadRequest
 from targets import find_targets
 from tests.families import Tiny, write_family
+from tests.harness_page import harness_tab
 
 RUNTIME = PAGE.parent / "bundle"
 LANGUAGES = ("en", "ar")
@@ -117,31 +116,27 @@ def prompts_of(checkpoint: Path, count: int) -> tuple[Ids, ...]:
 
 async def ask_browser(bundle: Path, case: Case, prompts: Sequence[Ids]) -> Said:
     """Continue every prompt in one page."""
-    async with driver() as playwright, launch(playwright, adapter=case.adapter) as session:
-        with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-            tab = await session.new_tab()
-            await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=60)
-            page = MeasurePage(tab, call_seconds=SECONDS)
-            request = LoadRequest(
-                manifest_url=f"{site.url}/bundle/{MANIFEST_NAME}",
-                target=case.target,
-                threads=case.threads,
-                loop=case.loop,
-            )
-            loaded = await page.load(request, seconds=SECONDS)
-            wanted = "plain" if case.target.startswith("wasm") else case.loop
-            if (loaded.loop, loaded.threads) != (wanted, case.threads):
-                raise click.ClickException(f"not as asked: {loaded.loop}, {loaded.threads} threads")
-            started, continued = time.monotonic(), []
-            for number, prompt in enumerate(prompts):
-                continued.append((await page.generate(prompt, case.tokens)).tokens)
-                click.echo(f"  {case.target}: {number + 1} of {len(prompts)}", err=True)
-            seconds = time.monotonic() - started
-            logits = []
-            for prompt, tokens in list(zip(prompts, continued, strict=True))[:COMPARED]:
-                blocks = [block.logits async for block in page.score((*prompt, *tokens), ROWS)]
-                logits.append(np.concatenate(blocks))
-            await page.close()
+    async with harness_tab({"/bundle": bundle}, case.adapter) as (tab, site):
+        page = MeasurePage(tab, call_seconds=SECONDS)
+        request = LoadRequest(
+            manifest_url=f"{site}/bundle/{MANIFEST_NAME}",
+            target=case.target,
+            threads=case.threads,
+            loop=case.loop,
+        )
+        loaded = await page.load(request, seconds=SECONDS)
+        wanted = "plain" if case.target.startswith("wasm") else case.loop
+        if (loaded.loop, loaded.threads) != (wanted, case.threads):
+            raise click.ClickException(f"not as asked: {loaded.loop}, {loaded.threads} threads")
+        started, continued = time.monotonic(), []
+        for number, prompt in enumerate(prompts):
+            continued.append((await page.generate(prompt, case.tokens)).tokens)
+            click.echo(f"  {case.target}: {number + 1} of {len(prompts)}", err=True)
+        seconds = time.monotonic() - started
+        logits = []
+        for prompt, tokens in list(zip(prompts, continued, strict=True))[:COMPARED]:
+            blocks = [block.logits async for block in page.score((*prompt, *tokens), ROWS)]
+            logits.append(np.concatenate(blocks))
     return Said(tuple(continued), tuple(logits), seconds)
 
 

@@ -15,15 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from browser_harness.client import OBJECT, MeasurePage
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from manifests.bundle import MANIFEST_NAME
 from manifests.page import LoadRequest
 from targets import TARGETS
 from tests.decoder import Decoder
 from tests.families import FAMILY_CASES, IN_BROWSER, NARROW_WINDOW, narrowed, write_family
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -46,18 +45,14 @@ def test_webgpu_agrees_with_the_cpu(tmp_path: Path) -> None:
 async def _score_all(bundles: Path) -> dict[str, NDArray[np.float32]]:
     """Each bundle's logits, one after the other in one page, which runs the first's runtime."""
     found = {}
-    folders = {"/bundles": bundles, "/bundle": bundles / IN_BROWSER[0], "/harness": PAGE}
-    async with driver() as playwright, launch(playwright, adapter="software") as session:
-        with StaticServer(folders) as site:
-            page = MeasurePage(await session.new_tab(), call_seconds=300)
-            await page.tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
-            for case in IN_BROWSER:
-                url = f"{site.url}/bundles/{case}/{MANIFEST_NAME}"
-                request = LoadRequest(
-                    manifest_url=url, target=TARGET.name, threads=1, self_check=False
-                )
-                await page.load(request, seconds=300)
-                blocks = [block.logits async for block in page.score(IDS.tolist(), STEP)]
-                found[case] = np.concatenate(blocks)
-                await page.tab.call(OBJECT, "dispose", seconds=30, doing=f"releasing {case}")
+    folders = {"/bundles": bundles, "/bundle": bundles / IN_BROWSER[0]}
+    async with harness_tab(folders, "software") as (tab, site):
+        page = MeasurePage(tab, call_seconds=300)
+        for case in IN_BROWSER:
+            url = f"{site}/bundles/{case}/{MANIFEST_NAME}"
+            request = LoadRequest(manifest_url=url, target=TARGET.name, threads=1, self_check=False)
+            await page.load(request, seconds=300)
+            blocks = [block.logits async for block in page.score(IDS.tolist(), STEP)]
+            found[case] = np.concatenate(blocks)
+            await page.tab.call(OBJECT, "dispose", seconds=30, doing=f"releasing {case}")
     return found

@@ -11,15 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from manifests.bundle import Manifest, read_manifest
 from targets import find_targets
 from tests.checkpoints import VARIANTS, write_checkpoint
 from tests.decoder import Decoder
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -94,21 +92,18 @@ def seen(bundle: Path) -> dict[str, Any]:
     memory = {"cacheGrowthBytes": STEP * position, "cacheBudgetBytes": 3 * STEP * position}
 
     async def run() -> dict[str, Any]:
-        async with driver() as playwright, launch(playwright, adapter="software") as session:
-            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+        async with harness_tab({"/bundle": bundle}, "software") as (tab, _):
 
-                async def ask(script: str, given: Any) -> Any:
-                    return await tab.evaluate(script, given, seconds=200, doing="running the model")
+            async def ask(script: str, given: Any) -> Any:
+                return await tab.evaluate(script, given, seconds=200, doing="running the model")
 
-                return {
-                    "load": await ask(_LOAD, memory),
-                    "grown": await ask(_GENERATE, [PROMPT, {"maxNewTokens": TOKENS}]),
-                    "ended": await ask(_GENERATE, [LONG, {}]),
-                    "full": await ask(_GENERATE, [[*LONG, 5, 5], {}]),
-                    "dispose": await ask(_DISPOSE, None),
-                }
+            return {
+                "load": await ask(_LOAD, memory),
+                "grown": await ask(_GENERATE, [PROMPT, {"maxNewTokens": TOKENS}]),
+                "ended": await ask(_GENERATE, [LONG, {}]),
+                "full": await ask(_GENERATE, [[*LONG, 5, 5], {}]),
+                "dispose": await ask(_DISPOSE, None),
+            }
 
     return asyncio.run(run())
 

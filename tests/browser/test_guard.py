@@ -15,10 +15,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.lower import passes
 from exporter.lower.resident import stay_resident
 from exporter.pipeline import export
@@ -27,6 +24,7 @@ from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
 from manifests.self_check import SELF_CHECK_NAME, SelfCheck
 from targets import find_targets
 from tests.families import Tiny, narrowed, write_family
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -117,22 +115,17 @@ def _alter(
 def loaded(bundles: Path) -> dict[str, dict[str, Any]]:
     async def run() -> dict[str, dict[str, Any]]:
         found = {}
-        async with driver() as playwright, launch(playwright, adapter="software") as session:
-            with StaticServer(
-                {"/bundles": bundles, "/bundle": bundles / "right", "/harness": PAGE}
-            ) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+        folders = {"/bundles": bundles, "/bundle": bundles / "right"}
+        async with harness_tab(folders, "software") as (tab, _):
 
-                async def ask(script: str, given: Any) -> Any:
-                    return await tab.evaluate(script, given, seconds=120, doing="loading")
+            async def ask(script: str, given: Any) -> Any:
+                return await tab.evaluate(script, given, seconds=120, doing="loading")
 
-                for name, case in CASES.items():
-                    found[name] = await ask(_LOAD, case)
-                await ask(_HARDWARE, None)
-                for name, case in ON_HARDWARE.items():
-                    found[name] = await ask(_LOAD, case)
-                await tab.close(seconds=30)
+            for name, case in CASES.items():
+                found[name] = await ask(_LOAD, case)
+            await ask(_HARDWARE, None)
+            for name, case in ON_HARDWARE.items():
+                found[name] = await ask(_LOAD, case)
         return found
 
     return asyncio.run(run())

@@ -16,14 +16,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from targets import find_targets
 from tests.decoder import Decoder
 from tests.families import Tiny, write_family
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -101,21 +99,17 @@ def expected(bundle: Path) -> NDArray[np.float32]:
 def seen(bundle: Path) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         found: dict[str, Any] = {}
-        async with driver() as playwright, launch(playwright, adapter="software") as session:
-            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+        async with harness_tab({"/bundle": bundle}, "software") as (tab, _):
 
-                async def ask(script: str, given: Any) -> Any:
-                    return await tab.evaluate(script, given, seconds=900, doing="feeding prompts")
+            async def ask(script: str, given: Any) -> Any:
+                return await tab.evaluate(script, given, seconds=900, doing="feeding prompts")
 
-                tokens = TOKENS.tolist()
-                for loop, lengths in FED.items():
-                    assert await ask(_LOAD, loop) == loop
-                    found[loop] = await ask(_FOLLOW, [tokens, lengths])
-                    found[f"{loop} logits"] = await ask(_SCORE, tokens)
-                    await ask("() => model.dispose()", None)
-                await tab.close(seconds=30)
+            tokens = TOKENS.tolist()
+            for loop, lengths in FED.items():
+                assert await ask(_LOAD, loop) == loop
+                found[loop] = await ask(_FOLLOW, [tokens, lengths])
+                found[f"{loop} logits"] = await ask(_SCORE, tokens)
+                await ask("() => model.dispose()", None)
         return found
 
     return asyncio.run(run())

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from exporter.write import files
 from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
 from targets import find_targets
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -71,23 +69,19 @@ def bundle(
 def visits(bundle: Path) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         found: dict[str, Any] = {}
-        async with driver() as playwright, launch(playwright, adapter="none") as session:
-            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+        async with harness_tab({"/bundle": bundle}, "none") as (tab, _):
 
-                async def ask(script: str, given: Any = None) -> Any:
-                    return await tab.evaluate(script, given, seconds=60, doing="loading")
+            async def ask(script: str, given: Any = None) -> Any:
+                return await tab.evaluate(script, given, seconds=60, doing="loading")
 
-                found["stopped"] = await ask(_LOAD, "download")
-                found["stored when stopped"] = await ask(_STORED)
-                found["first"] = await ask(_LOAD)
-                found["again"] = await ask(_LOAD)
-                found["old"] = read_manifest(bundle)
-                found["new"] = _replace(bundle)
-                found["newer"] = await ask(_LOAD)
-                found["stored in the end"] = await ask(_STORED)
-                await tab.close(seconds=30)
+            found["stopped"] = await ask(_LOAD, "download")
+            found["stored when stopped"] = await ask(_STORED)
+            found["first"] = await ask(_LOAD)
+            found["again"] = await ask(_LOAD)
+            found["old"] = read_manifest(bundle)
+            found["new"] = _replace(bundle)
+            found["newer"] = await ask(_LOAD)
+            found["stored in the end"] = await ask(_STORED)
         return found
 
     return asyncio.run(run())

@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
 from exporter.lower import passes
 from exporter.lower.interface import keep_last_logits
@@ -25,6 +22,7 @@ from manifests.bundle import read_manifest
 from targets import find_targets
 from tests.decoder import Decoder
 from tests.families import Tiny, write_family
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -132,17 +130,12 @@ def _in_browser(
     bundle: Path, options: dict[str, Any], questions: dict[str, tuple[str, Any]]
 ) -> Seen:
     async def run() -> Seen:
-        async with driver() as playwright, launch(playwright, adapter="software") as session:
-            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
-                loaded = await _ask(tab, _LOAD, options)
-                answers = {
-                    name: await _ask(tab, script, given)
-                    for name, (script, given) in questions.items()
-                }
-                await _ask(tab, "() => model.dispose()", None)
-                await tab.close(seconds=30)
+        async with harness_tab({"/bundle": bundle}, "software") as (tab, _):
+            loaded = await _ask(tab, _LOAD, options)
+            answers = {
+                name: await _ask(tab, script, given) for name, (script, given) in questions.items()
+            }
+            await _ask(tab, "() => model.dispose()", None)
         return Seen(loaded, answers)
 
     return asyncio.run(run())

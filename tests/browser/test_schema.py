@@ -15,13 +15,11 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
 from exporter.pipeline import export
 from targets import find_targets
+from tests.harness_page import harness_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 
@@ -78,15 +76,11 @@ def _in_browser(
     bundle: Path, options: dict[str, Any], questions: dict[str, tuple[str, Any]]
 ) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
-        async with driver() as playwright, launch(playwright, adapter="software") as session:
-            with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
-                seen = {"loaded": await _ask(tab, _LOAD, options)}
-                for name, (script, given) in questions.items():
-                    seen[name] = await _ask(tab, script, given)
-                await _ask(tab, "() => model.dispose()", None)
-                await tab.close(seconds=30)
+        async with harness_tab({"/bundle": bundle}, "software") as (tab, _):
+            seen = {"loaded": await _ask(tab, _LOAD, options)}
+            for name, (script, given) in questions.items():
+                seen[name] = await _ask(tab, script, given)
+            await _ask(tab, "() => model.dispose()", None)
         return seen
 
     return asyncio.run(run())

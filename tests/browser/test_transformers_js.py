@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 import transformers
 
-from browser_harness.client import OBJECT
-from browser_harness.launch import driver, launch
 from browser_harness.plan import PAGE
-from browser_harness.serve import StaticServer
 from exporter.pipeline import export
 from manifests.bundle import read_manifest
 from targets import TARGETS
 from tests.checkpoints import SPECIAL_TOKENS
 from tests.decoder import Decoder
 from tests.families import Tiny, write_family
+from tests.harness_page import harness_tab
 
 PEERS = Path(__file__).parents[1] / "bench" / "peers"
 
@@ -73,27 +71,22 @@ def seen(bundle: Path) -> Seen:
 
 
 async def _ask(bundle: Path) -> Seen:
-    async with driver() as playwright, launch(playwright, adapter="software") as session:
-        with StaticServer({"/bundle": bundle, "/harness": PAGE, "/peers": PEERS}) as site:
-            tab = await session.new_tab()
-            await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=30)
+    async with harness_tab({"/bundle": bundle, "/peers": PEERS}, "software") as (tab, _):
 
-            async def ask(method: str, *given: Any) -> Any:
-                return await tab.call("peer", method, *given, seconds=120, doing=method)
+        async def ask(method: str, *given: Any) -> Any:
+            return await tab.call("peer", method, *given, seconds=120, doing=method)
 
-            peer = "async () => { await import('/peers/transformers.js'); }"
-            await tab.evaluate(peer, seconds=60, doing="importing transformers.js")
-            # No device and no dtype: config.json has them.
-            await ask("load", "bundle", {})
-            result = await ask("generate", PROMPT, TOKENS)
-            seen = Seen(
-                tokens=result["tokens"],
-                texts=await ask("tokenize", list(TEXTS)),
-                chat=await ask("chat", MESSAGES),
-                console=tuple(tab.console),
-            )
-            await tab.close(seconds=30)
-    return seen
+        peer = "async () => { await import('/peers/transformers.js'); }"
+        await tab.evaluate(peer, seconds=60, doing="importing transformers.js")
+        # No device and no dtype: config.json has them.
+        await ask("load", "bundle", {})
+        result = await ask("generate", PROMPT, TOKENS)
+        return Seen(
+            tokens=result["tokens"],
+            texts=await ask("tokenize", list(TEXTS)),
+            chat=await ask("chat", MESSAGES),
+            console=tuple(tab.console),
+        )
 
 
 def test_its_greedy_tokens_are_those_of_onnxruntime(seen: Seen, bundle: Path) -> None:
