@@ -34,8 +34,8 @@ class Visit(Schema):
         cold_ms: absent for native engines, whose file is on the disk.
         answer_ms: from the first prompt after the cold load to its first token; absent likewise.
         prompt_ms: the same of later prompts, the browser's compilers having had their say.
-        at_ms: from the start of the last prompt to each of its tokens; of a native engine, which
-            decodes after every prompt, to the tokens of all of them, one after the other.
+        at_ms: from the start of the last of them to each of its tokens; of a native engine, of
+            the first of them.
     """
 
     cold_ms: float | None = None
@@ -151,13 +151,14 @@ def run_natively(bundle: Path, side: Side, prompt: Prompt, effort: Effort) -> tu
         engine=side.engine,
         target=side.source,
         threads=side.threads,
-        prompts=(prompt.ids,),
+        prompts=(prompt.ids,) * (1 + effort.again),
         decode_tokens=effort.many - 1,
-        repetitions=1 + effort.again,
+        repetitions=1,
     )
     timed = time_in_a_process(job)
-    times = np.cumsum([timed.prefill_ms[0][-1], *timed.decode_ms])
-    found = Visit(warm_ms=timed.load_ms, prompt_ms=timed.prefill_ms[0], at_ms=tuple(times.tolist()))
+    prompts = tuple(ms for (ms,) in timed.prefill_ms)
+    times = np.cumsum([prompts[0], *timed.decode_ms])
+    found = Visit(warm_ms=timed.load_ms, prompt_ms=prompts, at_ms=tuple(times.tolist()))
     return found, timed.peak_bytes
 
 
