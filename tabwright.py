@@ -22,9 +22,9 @@ import click
 from manifests.errors import (
     EXIT_ENVIRONMENT,
     EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
+    Interrupted,
     TabwrightError,
 )
 from manifests.progress import Bars, Lines, say
@@ -219,8 +219,7 @@ def _explain(front: Front, error: BaseException) -> int:
             front.fail(error.code, str(error), error.next_step)
             return error.exit_status
         case click.Abort() | KeyboardInterrupt():
-            front.fail("interrupted", "stopped before the end; nothing half-written is left")
-            return EXIT_INTERRUPTED
+            return _explain(front, Interrupted())
         case SystemExit():
             # Click's word for a pipe that nobody reads any more: there is no one to tell.
             return EXIT_ENVIRONMENT

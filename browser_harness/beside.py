@@ -66,6 +66,24 @@ class Side:
 GoesOn = Callable[[Sequence[PagePair]], bool]
 
 
+def require_beside(bundle: Path, other: Path, targets: Sequence[str], target: str | None) -> None:
+    """Refuse early what :func:`add_beside` would refuse after a long measurement.
+
+    Args:
+        bundle: the new bundle.
+        other: the old one.
+        targets: of the new one that are measured; all where none is named.
+        target: the old one's target; by default that of the same name.
+
+    Raises:
+        TargetAbsent: ``other`` has no such target.
+        NotFound, BadDocument, SealBroken: one of them cannot be read.
+    """
+    manifest = read_manifest(other)
+    for name in targets or read_manifest(bundle).targets:
+        require_target(other, manifest, target or name)
+
+
 def add_beside(
     report: Report,
     bundle: Path,
@@ -88,12 +106,9 @@ def add_beside(
         progress: told of each phase.
 
     Raises:
-        TargetAbsent: ``other`` has no such target.
-        NotFound, BadDocument, SealBroken: it cannot be read.
+        NotFound, BadDocument, SealBroken: ``other`` cannot be read.
     """
     manifest = read_manifest(other)
-    for name in report.targets:
-        require_target(other, manifest, target or name)
     targets: dict[str, TargetReport] = {}
     for name, measured in report.targets.items():
         old = Side(other, target or name, options.page)

@@ -68,12 +68,19 @@ def measure_bundle(
         plans={**PLANS, "full": full},
         sweeps=sweeps,
     )
-    report = measure(bundle, reference, targets, options, progress, tasks=tasks)
     if beside is not None:
-        from browser_harness.beside import add_beside
+        from browser_harness.beside import add_beside, require_beside
 
-        report = add_beside(report, bundle, beside, beside_target, options, progress)
+        require_beside(bundle, beside, targets, beside_target)
+
+    def keep(found: Report) -> None:
+        found.save(out)
+
+    report = measure(bundle, reference, targets, options, progress, tasks=tasks, keep=keep)
     report.save(out)
+    if beside is not None:
+        report = add_beside(report, bundle, beside, beside_target, options, progress)
+        report.save(out)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,7 @@ from browser_harness.summary import summarise
 from browser_harness.sweeps.run import sweep_target
 from browser_harness.target import measure_target, unmeasured
 from manifests.bundle import Manifest, read_manifest
-from manifests.errors import EXIT_USAGE, EnvironmentProblem, TabwrightError
+from manifests.errors import EXIT_USAGE, EnvironmentProblem, Interrupted, TabwrightError
 from manifests.progress import Progress, silent
 from manifests.questions import Questions
 from manifests.report import Browser, ReferenceSummary, Report, TargetReport
@@ -65,6 +66,7 @@ def measure(
     progress: Progress = silent,
     *,
     tasks: Path | None = None,
+    keep: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Measure a bundle's targets, each in a browser of its own with nothing stored.
 
@@ -78,6 +80,8 @@ def measure(
         options: browser, adapter, threads and how much is measured.
         progress: told of each phase.
         tasks: a file of questions with choices that is asked besides.
+        keep: gets what there is when that happens after a target was measured: the others
+            have failed in it, as ``interrupted``.
 
     Returns:
         The report, without a verdict.  A target that failed is told in it.
@@ -92,7 +96,7 @@ def measure(
         BrowserFailed, ProfileFailed: the browser fails with the adapter that was named.
     """
     chosen = options or Options()
-    return asyncio.run(_measure(bundle, reference_path, targets, chosen, tasks, progress))
+    return asyncio.run(_measure(bundle, reference_path, targets, chosen, tasks, keep, progress))
 
 
 def check_environment(options: Options, *, on_gpu: bool) -> None:
@@ -126,6 +130,7 @@ async def _measure(
     targets: tuple[str, ...],
     options: Options,
     tasks: Path | None,
+    keep: Callable[[Report], None],
     progress: Progress,
 ) -> Report:
     manifest = read_manifest(bundle)
@@ -140,40 +145,51 @@ async def _measure(
             raise ReferenceMismatch(reference_path, f"it answers other questions than {tasks}")
     measured: dict[str, TargetReport] = {}
     browser: Browser | None = None
+
+    def report() -> Report:
+        return Report(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            tools=_versions(),
+            bundle=summarise(manifest),
+            machine=describe_machine(),
+            browser=browser,
+            reference=_summary(reference),
+            targets=measured,
+        )
+
     async with driver() as playwright:
         on_gpu = any(manifest.targets[n].execution_provider == "webgpu" for n in names)
         adapter = await settle(playwright, options, on_gpu=on_gpu)
+    jobs = {name: _job(manifest, name, reference, adapter, options, questions) for name in names}
     with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
-        for name in names:
-            job = _job(manifest, name, reference, adapter, options, questions)
-            try:
-                # A driver that dies costs its own target only.
-                async with (
-                    driver() as playwright,
-                    launch(
-                        playwright,
-                        executable=options.browser,
-                        adapter=adapter,
-                        headless=options.headless,
-                    ) as session,
-                ):
-                    browser = session.browser
-                    measured[name] = await measure_target(session, site, job, progress)
-                    measured[name] = await add_roofline(session, site, job, measured[name])
-                    measured[name] = await sweep_target(
-                        session, site, job, options.sweeps, measured[name], progress
-                    )
-            except TabwrightError as error:
-                measured[name] = _after(measured.get(name), job, error)
-    return Report(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        tools=_versions(),
-        bundle=summarise(manifest),
-        machine=describe_machine(),
-        browser=browser,
-        reference=_summary(reference),
-        targets=measured,
-    )
+        try:
+            for name, job in jobs.items():
+                try:
+                    # A driver that dies costs its own target only.
+                    async with (
+                        driver() as playwright,
+                        launch(
+                            playwright,
+                            executable=options.browser,
+                            adapter=adapter,
+                            headless=options.headless,
+                        ) as session,
+                    ):
+                        browser = session.browser
+                        measured[name] = await measure_target(session, site, job, progress)
+                        measured[name] = await add_roofline(session, site, job, measured[name])
+                        measured[name] = await sweep_target(
+                            session, site, job, options.sweeps, measured[name], progress
+                        )
+                except TabwrightError as error:
+                    measured[name] = _after(measured.get(name), job, error)
+        except asyncio.CancelledError:
+            if measured:
+                rest = {name: jobs[name] for name in names if name not in measured}
+                measured |= {name: unmeasured(job, Interrupted()) for name, job in rest.items()}
+                keep(report())
+            raise
+    return report()
 
 
 def _after(found: TargetReport | None, job: Job, error: TabwrightError) -> TargetReport:

@@ -56,6 +56,16 @@ class BadInput(TabwrightError):
     code = "bad-input"
 
 
+class Interrupted(TabwrightError):
+    """Ctrl-C, SIGTERM or SIGHUP came before the end."""
+
+    code = "interrupted"
+    exit_status = EXIT_INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the end; nothing half-written is left")
+
+
 class EnvironmentProblem(TabwrightError):
     """This machine lacks something: a browser, an adapter, a package."""
 

@@ -9,12 +9,13 @@ import pytest
 
 from browser_harness import beside
 from browser_harness.beside import add_beside
+from browser_harness.commands import measure_bundle
 from browser_harness.judge.paired import time_ratio
 from browser_harness.measure import TargetAbsent, measure
 from browser_harness.plan import PLANS, Options
+from manifests.errors import NotFound
 from tests.browser.conftest import FAKE_PAGE
 from tests.browser.fake_bundle import write_bundle
-from tests.unit.reports import healthy_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 PLAN = replace(PLANS["full"], warm_loads=2, decode_tokens=16, load_seconds=15.0)
@@ -46,8 +47,25 @@ def test_two_targets_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert ratio.value == pytest.approx(1.1)
 
 
-def test_a_target_that_the_other_bundle_lacks_is_refused(tmp_path: Path) -> None:
-    other = tmp_path / "other"
+def test_what_cannot_be_compared_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    bundle, other = tmp_path / "bundle", tmp_path / "other"
+    write_bundle(bundle, ("wasm-q4",))
     write_bundle(other, ("wasm-noisy",))
     with pytest.raises(TargetAbsent, match="wasm-q4"):
-        add_beside(healthy_report(), tmp_path, other, None, OPTIONS, lambda *_: None)
+        _measure_beside(bundle, other, tmp_path)
+    with pytest.raises(NotFound):
+        _measure_beside(bundle, tmp_path / "nowhere", tmp_path)
+
+
+def _measure_beside(bundle: Path, other: Path, folder: Path) -> None:
+    measure_bundle(
+        bundle,
+        None,
+        (),
+        folder / "report.json",
+        adapter="software",
+        threads=1,
+        browser=folder / "none",
+        beside=other,
+        progress=lambda *_: None,
+    )
