@@ -82,6 +82,10 @@ lint: setup ## every linter and type checker, and the generated files against th
 	$(BIN)/python -m manifests.generate --check
 	npm --prefix $(PAGE) run typecheck
 
+.PHONY: wheel
+wheel: setup ## the package with the page in it: build/wheels
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheels .
+
 .PHONY: clean
 clean: ## remove what was built and installed
 	rm -rf build $(VENV) $(PAGE)/node_modules $(PAGE)/dist *.egg-info

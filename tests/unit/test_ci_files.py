@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from manifests.report import Report
-from tests.unit.test_judge_baseline import decodes
+from manifests.errors import EXIT_ENVIRONMENT
+from manifests.report import Failure, Report
+from tests.unit.test_judge_baseline import decodes, with_target
 
 ROOT = Path(__file__).parents[2]
 CI = ROOT / "browser_harness/ci"
@@ -25,7 +26,10 @@ import shutil, sys
 sys.path.insert(0, {str(ROOT)!r})
 import tabwright
 if sys.argv[1] == "measure":
+    with open("asked.txt", "w") as asked:
+        asked.write(" ".join(sys.argv[1:]))
     shutil.copy("measured.json", sys.argv[sys.argv.index("-o") + 1])
+    sys.exit(int(open("status.txt").read()))
 else:
     sys.exit(tabwright.call(sys.argv[1:]))
 """
@@ -42,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
     program.write_text(TABWRIGHT)
     program.chmod(0o755)
     (tmp_path / "budget.toml").write_text(BUDGET)
+    (tmp_path / "status.txt").write_text("0")
     return tmp_path
 
 
@@ -60,6 +65,10 @@ def bash(folder: Path, script: str, variables: dict[str, str]) -> subprocess.Com
         text=True,
         check=False,
     )
+
+
+#: Every target failed, as 'measure' then tells by its exit status.
+BROKEN = with_target(decodes(30), failure=Failure(code="page-crashed", sentence="it crashed"))
 
 
 def action(folder: Path, report: Report, **inputs: str) -> subprocess.CompletedProcess[str]:
@@ -96,9 +105,26 @@ def test_the_action_judges_and_annotates(folder: Path) -> None:
     assert written == {"report.json", "report.html", "junit.xml"}
 
 
+def test_the_action_judges_a_report_in_which_every_target_failed(folder: Path) -> None:
+    (folder / "status.txt").write_text(str(EXIT_ENVIRONMENT))
+    broken = action(folder, BROKEN, bundle="b", history="history.jsonl")
+    assert broken.returncode == 1
+    assert "page-crashed" in (folder / "tabwright-report/junit.xml").read_text()
+    assert (folder / "history.jsonl").read_text().count("\n") == 1
+
+
+def test_the_action_measures_beside_a_bundle_that_is_there(folder: Path) -> None:
+    action(folder, decodes(30), bundle="b", beside="released")
+    assert "--beside" not in (folder / "asked.txt").read_text()
+    (folder / "released").mkdir()
+    action(folder, decodes(30), bundle="b", beside="released")
+    assert (folder / "asked.txt").read_text().endswith("--beside released")
+
+
 def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:
     job = document("gitlab.yml")[".tabwright"]
-    variables = {**job["variables"], "CI_COMMIT_BRANCH": "main", "CI_DEFAULT_BRANCH": "main"}
+    variables = {**job["variables"], "BUDGET": "budget.toml", "REFERENCE": "reference.json"}
+    variables |= {"CI_COMMIT_BRANCH": "main", "CI_DEFAULT_BRANCH": "main"}
 
     def run(report: Report) -> subprocess.CompletedProcess[str]:
         report.save(folder / "measured.json")
@@ -106,6 +132,7 @@ def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:
 
     first = run(decodes(30))
     assert first.returncode == 0, first.stderr
+    assert (folder / "asked.txt").read_text().endswith("--reference reference.json")
     kept = (folder / "tabwright-baseline/report.json").read_bytes()
     slower = run(decodes(36, seed=1))
     assert slower.returncode == 1
@@ -113,4 +140,6 @@ def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:
     # A report that failed is nobody's baseline.
     assert (folder / "tabwright-baseline/report.json").read_bytes() == kept
     assert (folder / "tabwright-baseline/history.jsonl").read_text().count("\n") == 2
+    (folder / "status.txt").write_text(str(EXIT_ENVIRONMENT))
+    assert run(BROKEN).returncode == 1
     assert job["artifacts"]["reports"]["junit"] == "$OUTPUT/junit.xml"
