@@ -66,9 +66,10 @@ class LeakSweep(Schema):
 
 
 class Sweeps(Schema):
-    """Every sweep that was asked for and did not fail; a failure is among the target's notes."""
+    """Every sweep that was asked for; of those that ``failed`` the target's notes tell why."""
 
     context: ContextSweep | None = None
     prompts: tuple[PromptSample, ...] = ()
     loads: tuple[ConditionLoad, ...] = ()
     leaks: LeakSweep | None = None
+    failed: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from browser_harness.judge.accuracy import accuracy
-from browser_harness.judge.growth import sweep_shape
+from browser_harness.judge.growth import Shape, sweep_shape
+from browser_harness.judge.leaks import growths
 from browser_harness.judge.reading import (
     Read,
     first_token,
@@ -99,10 +100,18 @@ def _size_of_fp16(target: TargetReport) -> float | None:
     return target.target_bytes / target.fp16_bytes if target.fp16_bytes else None
 
 
-def _growth(target: TargetReport) -> float | None:
-    sweep = target.sweeps.context if target.sweeps else None
-    found = None if sweep is None else sweep_shape(sweep)
-    return None if found is None else found.per_thousand
+def _shape(read: Callable[[Shape], float]) -> Read:
+    def found(target: TargetReport) -> float | None:
+        sweep = target.sweeps.context if target.sweeps else None
+        shape = None if sweep is None else sweep_shape(sweep)
+        return None if shape is None else read(shape)
+
+    return found
+
+
+def _leaks(target: TargetReport) -> float | None:
+    sweep = target.sweeps.leaks if target.sweeps else None
+    return None if sweep is None else sum(each.leaks for each in growths(sweep))
 
 
 def _compression(read: Callable[[Agreement], float | None]) -> Read:
@@ -192,7 +201,12 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "context_growth": Metric(
             "Decode, growth over 1,000 positions", "share", "lower", "work",
             "of --sweep context: how much longer a token takes, steps left out",
-            _growth, timed=True,
+            _shape(lambda shape: shape.per_thousand), timed=True,
+        ),
+        "context_steps": Metric(
+            "Decode, steps on the way", "count", "lower", "work",
+            "of --sweep context: positions from which every token takes longer or shorter",
+            _shape(lambda shape: len(shape.steps)), timed=True,
         ),
         "dispatches_per_token": Metric(
             "Dispatches per token", "calls", "lower", "work",
@@ -318,6 +332,16 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
             lambda target: accuracy(target.questions),
             lambda target, _speed: accuracy(target.reference_questions),
             lambda target: accuracy(target.original_questions),
+        ),
+        "leaks": Metric(
+            "Leaks", "count", "lower", "health",
+            "of --sweep leaks: kinds of memory that every load and release leaves more of",
+            _leaks,
+        ),
+        "failed_sweeps": Metric(
+            "Failed sweeps", "count", "lower", "health",
+            "sweeps that were asked for and came to no end",
+            lambda target: len(target.sweeps.failed) if target.sweeps else None,
         ),
         "console_errors": Metric(
             "Console errors", "messages", "lower", "health",

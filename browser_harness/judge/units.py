@@ -23,6 +23,7 @@ Unit = Literal[
     "nats",
     "positions",
     "messages",
+    "count",
 ]
 
 #: A decimal point with zeros only after it, or the zeros that end a fraction.
@@ -73,6 +74,7 @@ _WRITERS: MappingProxyType[Unit, Callable[[float], str]] = MappingProxyType(
         "nats": lambda value: f"{_small(value)} nats",
         "positions": lambda value: f"{value:,.0f}",
         "messages": lambda value: f"{value:,.0f}",
+        "count": lambda value: f"{value:,.0f}",
     }
 )
 

@@ -63,7 +63,7 @@ async def sweep_target(
 ) -> TargetReport:
     """``report`` with the sweeps in it.
 
-    A sweep that fails is told in the notes and leaves the others as they are; a target that
+    A sweep that fails is named, told in the notes, and leaves the others as they are; a target that
     failed before is not swept.
     """
     if not asked or report.failure is not None:
@@ -73,15 +73,17 @@ async def sweep_target(
         session, site, Watch(session.profile), job.name, job.threads, job.plan, console=console
     )
     found: dict[str, Any] = {}
+    failed: list[str] = []
     notes: list[str] = []
     for each in asked:
         try:
             found[each.name] = await SWEEPS[each.name](bench, job, each, progress)
         except TabwrightError as error:
+            failed.append(each.name)
             notes.append(f"sweep '{each.name}' failed: {error.code}: {error}")
     return report.model_copy(
         update={
-            "sweeps": Sweeps(**found),
+            "sweeps": Sweeps(**found, failed=tuple(failed)),
             "notes": (*report.notes, *notes),
             "console": (*report.console, *console),
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from browser_harness.judge.leaks import growths
+from browser_harness.judge.metrics import METRICS
 from browser_harness.measure import measure
 from browser_harness.plan import PLANS, Options
 from browser_harness.sweeps.asked import NETWORKS, Asked
@@ -87,13 +88,23 @@ def test_a_seeded_leak_is_caught(tmp_path: Path, whole: TargetReport) -> None:
     assert steady is not None
     assert len(steady.cycles) == 2 + 4
     assert {cycle.gpu_buffers for cycle in steady.cycles} == {33}
-    leaky = swept(tmp_path, "wasm-leaks", Asked("leaks", "4")).sweeps
-    assert leaky is not None
-    assert leaky.leaks is not None
-    found = {each.name: each for each in growths(leaky.leaks)}
+    leaky = swept(tmp_path, "wasm-leaks", Asked("leaks", "4"))
+    assert [METRICS["leaks"].read(target) for target in (whole, leaky)] == [0, 1]
+    assert leaky.sweeps is not None
+    assert leaky.sweeps.leaks is not None
+    found = {each.name: each for each in growths(leaky.sweeps.leaks)}
     assert found["GPU buffers"].leaks
     assert found["GPU buffers"].per_cycle == pytest.approx(1000)
     assert not found["WASM heap"].leaks
+
+
+def test_growth_and_a_step_are_told_apart_from_each_other_and_from_neither(tmp_path: Path) -> None:
+    # 2.017 ms at position 17, the first; 1 ms more a thousand positions later.
+    expected = {"wasm-copies": (1 / 2.017, 0), "wasm-steps": (0, 1), "wasm-q4": (0, 0)}
+    for target, (growth, steps) in expected.items():
+        found = swept(tmp_path / target, target, Asked("context"), context=1024)
+        assert METRICS["context_growth"].read(found) == pytest.approx(growth, abs=0.01)
+        assert METRICS["context_steps"].read(found) == steps
 
 
 def test_a_time_limit_cuts(tmp_path: Path) -> None:
@@ -116,6 +127,8 @@ def test_a_failing_sweep_is_told_and_leaves_the_others(tmp_path: Path) -> None:
     assert any(note.startswith("sweep 'loads' failed: page-failure") for note in target.notes)
     assert target.sweeps is not None
     assert target.sweeps.context is not None
+    assert target.sweeps.failed == ("loads",)
+    assert METRICS["failed_sweeps"].read(target) == 1
 
 
 def test_a_target_that_failed_is_not_swept(tmp_path: Path) -> None:

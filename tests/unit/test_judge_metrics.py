@@ -142,6 +142,7 @@ def test_only_time_is_unjudgeable_on_a_software_adapter() -> None:
         "bandwidth_share",
         "gpu_time_share",
         "context_growth",
+        "context_steps",
     }
 
 

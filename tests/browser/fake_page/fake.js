@@ -10,7 +10,7 @@ const base64 = (floats) => btoa(String.fromCharCode(...new Uint8Array(floats.buf
 
 let scored = null;
 let bend = 0;
-let pace = 2;
+let pace = () => 2;
 let leaked = 0;
 
 const behaviours = {
@@ -30,7 +30,15 @@ const behaviours = {
     bend = 0.5;
   },
   async "wasm-slow"() {
-    pace = 2.2;
+    pace = () => 2.2;
+  },
+  // As a loop does that copies its cache.
+  async "wasm-copies"() {
+    pace = (position) => 2 + position / 1000;
+  },
+  // As one does whose kernel changes at a length.
+  async "wasm-steps"() {
+    pace = (position) => (position < 300 ? 2 : 3);
   },
   async "wasm-clings"() {
     localStorage.setItem("clings", "yes");
@@ -79,8 +87,12 @@ window.tabwrightMeasure = {
   async generate(prompt, maxNewTokens, _ignoreEos, withinMs = Infinity) {
     const most = Math.min(maxNewTokens, Math.max(1, Math.floor(withinMs / 2)));
     const tokens = [];
-    for (let last = prompt.at(-1); tokens.length < most; ) tokens.push((last = next(last)));
-    return { tokens, text: tokens.join(" "), at_ms: tokens.map((_, index) => 10 + pace * index) };
+    const at_ms = [];
+    for (let last = prompt.at(-1), at = 10; tokens.length < most; at += pace(prompt.length + tokens.length)) {
+      tokens.push((last = next(last)));
+      at_ms.push(at);
+    }
+    return { tokens, text: tokens.join(" "), at_ms };
   },
   async scoreStart(tokens, chunk) {
     scored = { tokens, chunk, at: 0 };
