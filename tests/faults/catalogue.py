@@ -97,12 +97,8 @@ RECOVERIES: Mapping[str, Fault] = {
     "200-for-206": Fault(None, targets=(CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.whole)),
     "other-etag": Fault(None, targets=(CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.other_etag)),
     "recompressed": Fault(None, targets=(CPU,), wrong=Wrong(LONG, then=simulator.recompressed)),
-    "quota": Fault(
-        None, "not everything is kept for the next visit", (CPU,), prepare=grants(1 << 20)
-    ),
-    "not-isolated": Fault(
-        None, "one thread only", (CPU,), wrong=Wrong("", then=simulator.unisolated)
-    ),
+    "quota": Fault(None, "not everything is kept for the next visit", prepare=grants(1 << 20)),
+    "not-isolated": Fault(None, "one thread only", wrong=Wrong("", then=simulator.unisolated)),
     "gpu-process-dies-unused": Fault(None, targets=(CPU,), strike=kills("gpu-process")),
 }
 
@@ -139,13 +135,9 @@ BROWSERS: Mapping[str, Fault] = {
     # No flag of Chromium's takes it away any more.
     "no-jspi": Fault("jspi-missing", prepare=runs("() => delete WebAssembly.Suspending")),
     "renderer-crash": Fault("page-crashed", wrong=SLOW, strike=after(0.5, kills("renderer"))),
-    "renderer-crash-late": Fault(
-        "page-crashed", targets=(CPU,), strike=kills("renderer"), amid="generate"
-    ),
+    "renderer-crash-late": Fault("page-crashed", strike=kills("renderer"), amid="generate"),
     "browser-killed": Fault("browser-died", wrong=SLOW, strike=after(0.5, kills("browser"))),
-    "driver-killed": Fault(
-        "browser-died", targets=(CPU,), wrong=SLOW, strike=after(0.5, strikes.kills_driver)
-    ),
+    "driver-killed": Fault("browser-died", wrong=SLOW, strike=after(0.5, strikes.kills_driver)),
     "gpu-process-crash": Fault(
         "device-lost", targets=(GPU,), wrong=SLOW, strike=after(0.5, kills("gpu-process"))
     ),

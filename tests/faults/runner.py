@@ -58,7 +58,8 @@ class Ending:
 
     Attributes:
         report: its part of the report.
-        seconds: from the first blow to the end of the browser; ``None`` where there was none.
+        seconds: from the first blow to the end of the browser; from its start where nothing
+            was struck; ``None`` where it did not start.
         left: what was on the machine after it and not before.
     """
 
@@ -117,6 +118,7 @@ class Stage:
         self._script = Script()
         self._fault = Fault(None)
         self._session: Session | None = None
+        self._began: float | None = None
         self._struck: float | None = None
         self._strikes: list[asyncio.Task[None]] = []
         self.seconds: dict[str, float] = {}
@@ -141,17 +143,17 @@ class Stage:
     @asynccontextmanager
     async def _launch(self, playwright: Playwright, **options: Any) -> AsyncIterator[Session]:
         case = next(self._order)
-        self._fault, self._struck = case.fault, None
+        self._fault, self._began, self._struck = case.fault, None, None
         before = left_behind(self._temporary)
         self._script.set(case.fault.wrong)
         if case.fault.started_for is not None:
             options["adapter"] = case.fault.started_for
         try:
             async with launching.launch(playwright, **options) as session:
-                self._session = session
+                self._session, self._began = session, time.monotonic()
                 yield session
         finally:
-            since = self._script.since or self._struck
+            since = self._script.since or self._struck or self._began
             if since is not None:
                 self.seconds[case.name] = time.monotonic() - since
             self._script.set(None)

@@ -14,7 +14,7 @@ from browser_harness import launch
 from browser_harness.flags import flags_for
 from browser_harness.measure import measure
 from browser_harness.plan import Options
-from tests.faults.catalogue import CPU
+from tests.faults.catalogue import BOTH
 from tests.faults.runner import BRIEF
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
@@ -23,18 +23,18 @@ pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("nothing_left")]
 NOWHERE = "127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=BOTH)
 def events(
-    bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[tuple[str, dict[str, Any]]]:
     """What the network of a whole measurement did: kinds of events, and their details."""
     log = tmp_path_factory.mktemp("net") / "log.json"
     with pytest.MonkeyPatch.context() as patch:
         logging = f"--log-net-log={log}"
         patch.setattr(launch, "flags_for", lambda kind: (*flags_for(kind), logging))
-        options = Options(threads=2, plans={"full": BRIEF, "software": BRIEF})
-        report = measure(bundle, targets=(CPU,), options=options)
-    assert report.targets[CPU].failure is None
+        options = Options(adapter="software", threads=2, plans={"full": BRIEF, "software": BRIEF})
+        report = measure(bundle, targets=(request.param,), options=options)
+    assert report.targets[request.param].failure is None
     document = _read(log)
     names = {number: name for name, number in document["constants"]["logEventTypes"].items()}
     return [(names[event["type"]], event.get("params", {})) for event in document["events"]]
