@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from browser_harness.tab import PageFailure, Tab
 from manifests.base import Schema
@@ -24,7 +24,7 @@ from manifests.page import (
 )
 from manifests.work import Bandwidth, GpuBuffers, GpuPasses
 
-S = TypeVar("S", bound=Schema)
+Answer = TypeVar("Answer")
 
 OBJECT = "tabwrightMeasure"
 _CLOSE_SECONDS = 30.0
@@ -40,8 +40,7 @@ class PageContractBroken(PageFailure):
         super().__init__(f"page-contract: {OBJECT}.{method} answered badly: {reason}", method)
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(Schema):
     """A conversation as the page's template renders it, and its token ids."""
 
     rendered: str
@@ -73,17 +72,21 @@ class MeasurePage:
     async def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Token ids of each text, without special tokens added around it."""
         answer = await self._ask("tokenize", list(texts), doing="tokenising")
-        return [tuple(ids) for ids in answer]
+        found = _parse(tuple[tuple[int, ...], ...], answer, "tokenize")
+        _check_count("tokenize", len(found), len(texts))
+        return list(found)
 
     async def detokenize(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each, special tokens left out."""
         answer = await self._ask("detokenize", [list(each) for each in ids], doing="decoding")
-        return [str(text) for text in answer]
+        found = _parse(tuple[str, ...], answer, "detokenize")
+        _check_count("detokenize", len(found), len(ids))
+        return list(found)
 
     async def chat(self, messages: Sequence[dict[str, str]]) -> Rendered:
         """The chat template's rendering with the generation prompt, and its ids."""
         answer = await self._ask("chat", list(messages), doing="rendering a chat")
-        return Rendered(answer["rendered"], tuple(answer["ids"]))
+        return _parse(Rendered, answer, "chat")
 
     async def generate(self, prompt: Sequence[int], tokens: int) -> GenerateResult:
         """``tokens`` (at least 1) greedy tokens after ``prompt``, past any end-of-text token."""
@@ -159,9 +162,9 @@ class MeasurePage:
             doing=f"scoring {len(tokens)} tokens",
             s=self._seconds(len(tokens)),
         )
-        if len(answer) != len(wanted):
-            raise PageContractBroken("logprobs", f"{len(answer)} answers, wanted {len(wanted)}")
-        return tuple(_parse(TokenChance, chance, "logprobs") for chance in answer)
+        found = _parse(tuple[TokenChance, ...], answer, "logprobs")
+        _check_count("logprobs", len(found), len(wanted))
+        return found
 
     async def score(self, tokens: Sequence[int], rows: int) -> AsyncIterator[Block]:
         """Teacher-force ``tokens``; yields their logits in order, ``rows`` at a time."""
@@ -206,7 +209,7 @@ class MeasurePage:
     async def gpu_buffers(self) -> tuple[GpuBuffers, ...]:
         """The GPU buffers that live, by label and size."""
         answer = await self._ask("gpuBuffers", doing="counting its GPU buffers")
-        return tuple(_parse(GpuBuffers, group, "gpuBuffers") for group in answer)
+        return _parse(tuple[GpuBuffers, ...], answer, "gpuBuffers")
 
     async def forget(self) -> None:
         """Delete everything that pages of this origin store."""
@@ -227,9 +230,14 @@ class MeasurePage:
         )
 
 
-def _parse(schema: type[S], answer: Any, method: str) -> S:
+def _check_count(method: str, count: int, wanted: int) -> None:
+    if count != wanted:
+        raise PageContractBroken(method, f"{count} answers, wanted {wanted}")
+
+
+def _parse(kind: type[Answer], answer: Any, method: str) -> Answer:
     try:
-        return schema.model_validate(answer)
+        return TypeAdapter(kind).validate_python(answer)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

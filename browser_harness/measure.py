@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from playwright.async_api import Playwright
 
-from browser_harness.adapters import resolve_adapter
+from browser_harness.adapters import AdapterMissing, resolve_adapter
 from browser_harness.answers import OpenReference, ReferenceMismatch, open_reference
 from browser_harness.browsers import browser_version, find_browser
 from browser_harness.flags import AdapterKind
@@ -91,8 +91,8 @@ def measure(
         QuestionInvalid: ``tasks`` holds a row that is no question.
         ReferenceMismatch: the reference was made for something else, or answers other
             questions.
-        TargetAbsent, PageNotBuilt, DriverFailed, BrowserMissing, AdapterMissing: it cannot
-            be started.
+        TargetAbsent, PageNotBuilt, DriverFailed, BrowserMissing: it cannot be started.
+        AdapterMissing: no target can do without the one that was named.
         BrowserFailed, ProfileFailed: the browser fails with the adapter that was named.
     """
     chosen = options or Options()
@@ -158,37 +158,39 @@ async def _measure(
         )
 
     async with driver() as playwright:
-        on_gpu = any(manifest.targets[n].execution_provider == "webgpu" for n in names)
-        adapter = await settle(playwright, options, on_gpu=on_gpu)
+        missing, adapter = await _settle_some(playwright, options, manifest, names)
     jobs = {name: _job(manifest, name, reference, adapter, options, questions) for name in names}
-    with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
-        try:
-            for name, job in jobs.items():
-                try:
-                    # A driver that dies costs its own target only.
-                    async with (
-                        driver() as playwright,
-                        launch(
-                            playwright,
-                            executable=options.browser,
-                            adapter=adapter,
-                            headless=options.headless,
-                        ) as session,
-                    ):
-                        browser = session.browser
+    try:
+        for name, job in jobs.items():
+            if missing is not None and manifest.targets[name].execution_provider == "webgpu":
+                measured[name] = unmeasured(job, missing)
+                continue
+            try:
+                # A driver or a server that dies costs its own target only.
+                async with (
+                    driver() as playwright,
+                    launch(
+                        playwright,
+                        executable=options.browser,
+                        adapter=adapter,
+                        headless=options.headless,
+                    ) as session,
+                ):
+                    browser = session.browser
+                    with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
                         measured[name] = await measure_target(session, site, job, progress)
                         measured[name] = await add_roofline(session, site, job, measured[name])
                         measured[name] = await sweep_target(
                             session, site, job, options.sweeps, measured[name], progress
                         )
-                except TabwrightError as error:
-                    measured[name] = _after(measured.get(name), job, error)
-        except asyncio.CancelledError:
-            if measured:
-                rest = {name: jobs[name] for name in names if name not in measured}
-                measured |= {name: unmeasured(job, Interrupted()) for name, job in rest.items()}
-                keep(report())
-            raise
+            except TabwrightError as error:
+                measured[name] = _after(measured.get(name), job, error)
+    except asyncio.CancelledError:
+        if measured:
+            rest = {name: jobs[name] for name in names if name not in measured}
+            measured |= {name: unmeasured(job, Interrupted()) for name, job in rest.items()}
+            keep(report())
+        raise
     return report()
 
 
@@ -197,6 +199,19 @@ def _after(found: TargetReport | None, job: Job, error: TabwrightError) -> Targe
     if found is None:
         return unmeasured(job, error)
     return found.model_copy(update={"notes": (*found.notes, f"{error.code}: {error}")})
+
+
+async def _settle_some(
+    playwright: Playwright, options: Options, manifest: Manifest, names: Sequence[str]
+) -> tuple[AdapterMissing | None, AdapterKind]:
+    """As :func:`settle`; what is missing is no reason to refuse targets that need none of it."""
+    on_gpu = {manifest.targets[name].execution_provider == "webgpu" for name in names}
+    try:
+        return None, await settle(playwright, options, on_gpu=True in on_gpu)
+    except AdapterMissing as error:
+        if on_gpu == {True}:
+            raise
+        return error, "none"
 
 
 async def settle(playwright: Playwright, options: Options, *, on_gpu: bool) -> AdapterKind:

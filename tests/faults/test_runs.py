@@ -43,7 +43,7 @@ def test_a_server_that_stops_leaves_what_was_measured(
     endings = run(bundle, cases, tmp_path, temporary)
     failures = {name: ending.report.failure for name, ending in endings.items()}
     codes = {name: failure.code if failure else None for name, failure in failures.items()}
-    assert codes == {"1": None, "2": "network", "3": "page-unreachable"}
+    assert codes == {"1": None, "2": "network", "3": None}
     assert not listens(*ports)
 
 
@@ -57,6 +57,19 @@ def test_software_where_hardware_was_asked_for(
     with pytest.raises(AdapterMissing, match="hardware") as caught:
         measure(tmp_path, options=replace(FAKE, adapter="hardware"))
     assert (caught.value.code, caught.value.exit_status) == ("adapter-missing", 4)
+
+
+def test_what_needs_no_hardware_is_measured_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretended = {**flags.ADAPTER_FLAGS, "hardware": flags.ADAPTER_FLAGS["software"]}
+    monkeypatch.setattr(flags, "ADAPTER_FLAGS", pretended)
+    write_bundle(tmp_path, ("webgpu-q4", "wasm-q4"))
+    targets = measure(tmp_path, options=replace(FAKE, adapter="hardware")).targets
+    assert targets["wasm-q4"].failure is None
+    failure = targets["webgpu-q4"].failure
+    assert failure is not None
+    assert failure.code == "adapter-missing"
 
 
 def test_hardware_that_is_gone_when_it_is_measured(
