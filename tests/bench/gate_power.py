@@ -45,6 +45,9 @@ RUNTIME = PAGE.parent / "bundle"
 BUDGET = Budget.model_validate(
     {"limits": {TARGET: {"decode_tokens_per_second": {"regression": 0.05}}}}
 )
+#: The aims, as shares: false alarms at most, slowdowns that are caught at least.
+FALSE_ALARMS = 0.01
+CAUGHT = 0.95
 #: A token takes some milliseconds, so that most of it is the model's; a load is soon over.
 MODEL = Variant(hidden=512, intermediate=1536, layers=4, heads=8, kv_heads=4)
 #: The runtime lets the page breathe once per token, by a message to itself: the wait goes there.
@@ -231,6 +234,10 @@ def judge_folder(folder: Path) -> None:
     )
     for name, share in rows:
         click.echo(f"| {name} | {share} |")
+    if same.count("regressed") > FALSE_ALARMS * len(same):
+        raise click.ClickException("more false alarms than the aim allows")
+    if seeded.count("regressed") < CAUGHT * len(seeded):
+        raise click.ClickException("fewer slowdowns caught than the aim asks for")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 import { load } from "/bundle/runtime/tabwright.js";
 
 globalThis.bare = {
-  async decode(target, threads, prompt, tokens) {
-    const model = await load("/bundle/manifest.json", { worker: false, target, threads });
+  async decode(target, threads, prompt, tokens, worker) {
+    const model = await load("/bundle/manifest.json", { worker, target, threads });
     const generate = async (maxNewTokens) => {
       const at_ms = [];
       for await (const { atMs } of model.generate(prompt, { maxNewTokens, stopTokens: [] })) at_ms.push(atMs);
