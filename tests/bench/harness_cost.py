@@ -130,7 +130,8 @@ def main(
     click.echo(
         f"{name}, {target}, {threads} threads, {pairs} pairs of {tokens} tokens, {machine.cpu}, "
         f"{machine.cores} cores: {np.median(ratios):.3f} of the bare loop's tokens/s"
-        f"{', in a worker,' if worker else ''} under the harness (95 % interval {interval.low:.3f} to {interval.high:.3f}; "
+        f"{', in a worker,' if worker else ''} under the harness "
+        f"(95 % interval {interval.low:.3f} to {interval.high:.3f}; "
         f"at least {AIM} asked for)"
     )
     sys.exit(bool(np.median(ratios) < AIM))
