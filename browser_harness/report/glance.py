@@ -270,6 +270,10 @@ def glance(report: Report) -> Glance:
         rows.append(_row(label, cells, speed, f"prefill {tokens}"))
     decode = [decode_speed(summarise(judged(t.decode))) for t in targets]
     rows.append(_row("Decode, median (5 to 95 %)", decode, speed, "decode"))
+    rows += [
+        _row(f"A token's time over {name}'s", [_cost(t, outside) for t in targets], speed, "")
+        for name, outside in speed.items()
+    ]
     known = [decode_interval(t) for t in targets]
     rows.append(_row(f"Decode, {CONFIDENCE:.0%} interval of the median", known, speed, ""))
     floors = [noise_floor(t) for t in targets]
@@ -315,6 +319,14 @@ def _outside(reference: ReferenceSummary | None) -> dict[str, Speed]:
         return {}
     native = {f"{each.engine} {each.version}": each.speed for each in reference.native}
     return {"PyTorch": reference.speed, **native}
+
+
+def _cost(target: TargetReport, outside: Speed) -> str:
+    """How many times as long a token takes in the browser."""
+    inside, beside = summarise(judged(target.decode)), summarise(outside.decode_ms)
+    if inside is None or beside is None or target.software_adapter or beside.median == 0:
+        return NONE
+    return f"× {inside.median / beside.median:.2f}"
 
 
 def _row(label: str, cells: list[str], outside: dict[str, Speed], key: str) -> Row:

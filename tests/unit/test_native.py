@@ -132,3 +132,7 @@ def test_native_engines_stand_beside_pytorch_in_the_table() -> None:
     assert last["First token after 64 (prefill)"] == "128 ms (500 tok/s)"
     assert last["Decode, median (5 to 95 %)"] == "50.0 tok/s (50.0–50.0)"
     assert last["CPU threads"] == "3"
+    inside = report.targets["wasm-q4"].decode
+    ms = [each for run in inside for each in run.ms[run.warmup :]]
+    costs = {row.label: row.cells for row in table.rows}["A token's time over onnxruntime 1.31.1's"]
+    assert costs[table.columns.index("wasm-q4")] == f"× {np.median(ms) / 20:.2f}"
