@@ -118,23 +118,22 @@ def render(found: Fit) -> str:
     lines = [f"{found.bundle}: a page gets {PAGE_SHARE:.0%} of a device's memory here"]
     for name, each in found.targets.items():
         lines += ["", name]
-        for at in each:
-            fits = [profile for profile in PROFILES if profile not in at.objections]
-            told = f"fits from {fits[0]} on" if fits else next(iter(at.objections.values()))[0]
-            lines.append(f"  {needs(at.need)}: {told}")
+        lines += [f"  {forecast(at.need)}" for at in each]
         limits = ", ".join(f"{limit} {value:,}" for limit, value in each[0].limits.items())
         lines += [f"  asks of the adapter: {limits}"] if limits else []
     return "\n".join(lines)
 
 
-def needs(need: Prediction) -> str:
-    """The prediction in one line."""
+def forecast(need: Prediction) -> str:
+    """What is needed, and the smallest device that has it, in one line."""
     where = {"gpu": "in GPU buffers", "wasm": "in the WASM heap"}[need.place]
     parts = f"weights {_size(need.weights)}, cache {_size(need.states)}"
     rest = need.activations + need.runtime
+    fits = [profile for profile, memory in PROFILES.items() if not objections(need, memory)]
+    told = f"fits from {fits[0]} on" if fits else objections(need, max(PROFILES.values()))[0]
     return (
         f"about {_size(need.total)} {where} at {need.context:,} positions "
-        f"({parts}, other {_size(rest)})"
+        f"({parts}, other {_size(rest)}): {told}"
     )
 
 

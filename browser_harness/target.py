@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from browser_harness.adapters import AdapterMissing
 from browser_harness.answers import OpenReference
-from browser_harness.fit import needs, predict
+from browser_harness.fit import forecast, predict
 from browser_harness.job import Job
 from browser_harness.launch import Session
 from browser_harness.ledger import account
@@ -96,7 +96,7 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     plan, prompts = job.plan, job.prompts()
     phase = f"{job.name}: fresh pages"
     need = predict(job.manifest, job.name, _reach(job))
-    progress(f"{job.name}: expected {needs(need)}", 1, 1)
+    progress(f"{job.name}: {forecast(need)}", 1, 1)
     progress(phase, 0, 1 + plan.warm_loads)
     loaded = await load(bench, "cold load", prompts, 1)
     findings.loaded, alone = loaded.result, loaded.first
