@@ -1,7 +1,8 @@
 """Every method on two models, through the whole pipeline: ``python -m tests.bench.study``.
 
 Writes docs/study.md and docs/results/study.json after every row.  Rows that are kept under
-build/study are not done again, unless something that decides them has changed.
+build/study are not done again, unless the model, the method, the texts or a library that
+decides them has changed; a change of our own export is told by ``_REVISION`` in work.py.
 """
 
 from __future__ import annotations
