@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -247,8 +248,14 @@ def test_the_command_tells_the_proof(
         "verify", str(bundle_of("w4a16-g32")), "--against", str(tiny_checkpoint("w4a16-g32"))
     ]  # fmt: skip
     assert tabwright.call(arguments) == 0
-    assert "codes changed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert tabwright.call([*arguments, "--format", "json"]) == 0
     proof = Proof.model_validate_json(capsys.readouterr().out)
     assert proof.weights["q4"].codes_compared > 0
+    assert "codes changed" in printed
+    for proven in proof.weights.values():
+        # The tied embedding is rounded at every width.
+        rms, largest = f"{proven.largest_rms:.2%}", f"{proven.largest_max:.2%}"
+        assert rms != largest
+        assert re.search(rf"{rms}\s+{largest}\s", printed)
     assert tabwright.call(["verify", "x", "--lora", "y"]) == 2
