@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import tabwright
 from exporter.pipeline import export
 from exporter.prove import Proof, prove
+from exporter.prove.errors import LedgerUntrue
 from exporter.write.shards import ChunkDigest
 from manifests.bundle import MANIFEST_NAME, File, Manifest, Tensor, read_manifest
 from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import VARIANTS
 from tests.exporter.test_adapter import write_adapter
+from tests.onnx_folders import write_folder
 
 Factory = Callable[[str], Path]
 SETS = (TARGETS["wasm-q4"], TARGETS["webgpu-q8"])
@@ -130,15 +133,103 @@ def _swap_scales(bundle: Path) -> Tensor:
     return _tell(lambda row: row.name == first.name, scales=other.scales.model_dump())(bundle)
 
 
-def _leave_out(bundle: Path) -> Tensor:
-    row = _row(bundle, _is_exact_linear)
+def _leave_out(choose: Callable[[Tensor], bool]) -> Callable[[Path], Tensor]:
+    def damage(bundle: Path) -> Tensor:
+        row = _row(bundle, choose)
 
-    def change(document: dict[str, Any]) -> None:
-        tensors = document["weights"]["q4"]["tensors"]
-        tensors[:] = [entry for entry in tensors if entry["name"] != row.name]
+        def change(document: dict[str, Any]) -> None:
+            tensors = document["weights"]["q4"]["tensors"]
+            tensors[:] = [entry for entry in tensors if entry["name"] != row.name]
 
-    _reseal(bundle, change)
-    return row
+        _reseal(bundle, change)
+        return row
+
+    return damage
+
+
+def _in_graph(
+    graph: str, choose: Callable[[Tensor], bool], part: str, change: Callable[[Any, Any], object]
+) -> Callable[[Path], Tensor]:
+    """Change a row's initializer, or the graph around it."""
+
+    def damage(bundle: Path) -> Tensor:
+        row, path = _row(bundle, choose), bundle / "onnx" / f"{graph}.onnx"
+        model = onnx.load(path, load_external_data=False)
+        name = f"{row.name}.{part}" if part else row.name
+        [tensor] = [each for each in model.graph.initializer if each.name == name]
+        change(tensor, model.graph)
+        path.write_bytes(model.SerializeToString())
+        _reseal(bundle, lambda _: None)
+        return row
+
+    return damage
+
+
+def _entry(tensor: Any, key: str) -> Any:
+    return next(entry for entry in tensor.external_data if entry.key == key)
+
+
+def _moved(tensor: Any, _: Any) -> None:
+    offset = _entry(tensor, "offset")
+    offset.value = str(int(offset.value) + 64)
+
+
+def _shortened(tensor: Any, _: Any) -> None:
+    """To the first row of all."""
+    length = _entry(tensor, "length")
+    length.value = str(int(length.value) // tensor.dims[0])
+    tensor.dims[0] = 1
+
+
+def _swapped(tensor: Any, graph: Any) -> None:
+    """Another's bytes, as the ledger has them, of the same length."""
+    for other in graph.initializer:
+        if other.name != tensor.name and other.name.endswith("q_proj.weight.codes"):
+            entries = [(entry.key, entry.value) for entry in other.external_data]
+            del tensor.external_data[:]
+            for key, value in entries:
+                tensor.external_data.add(key=key, value=value)
+
+
+def _elsewhere(tensor: Any, _: Any) -> None:
+    _entry(tensor, "location").value = "../tokenizer.json"
+
+
+def _lengthless(tensor: Any, _: Any) -> None:
+    tensor.external_data.remove(_entry(tensor, "length"))
+
+
+def _renamed(tensor: Any, graph: Any) -> None:
+    for node in graph.node:
+        node.input[:] = [f"x{name}" if name == tensor.name else name for name in node.input]
+    tensor.name = f"x{tensor.name}"
+
+
+def _inside(tensor: Any, _: Any) -> None:
+    """Other values, in the graph's own file."""
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    size = {onnx.TensorProto.FLOAT: 4}.get(tensor.data_type, 1)
+    tensor.raw_data = bytes(int(np.prod(tensor.dims)) * size)
+
+
+def _unused(tensor: Any, graph: Any) -> None:
+    """There still, but the graph reads an initializer of its own."""
+    other = onnx.TensorProto()
+    other.CopyFrom(tensor)
+    _inside(other, graph)
+    other.name = "other"
+    graph.initializer.append(other)
+    for node in graph.node:
+        node.input[:] = ["other" if name == tensor.name else name for name in node.input]
+
+
+def _of_type(kind: int) -> Callable[[Any, Any], None]:
+    return lambda tensor, _: setattr(tensor, "data_type", kind)
+
+
+def _is_norm(row: Tensor) -> bool:
+    return row.name == "model.norm.weight"
 
 
 def _scaled(factor: float) -> Callable[[dict[str, Any]], Any]:
@@ -183,7 +274,7 @@ LIES: dict[str, tuple[str, Callable[[Path], Tensor], str]] = {
         _tell(_is_requantised, zeros=lambda e: e["zeros"] | {"pattern": "2:4"}),
         "pattern is not 2:4",
     ),
-    "a row left out": ("w4a16-g32", _leave_out, "the ledger is not whole"),
+    "a row left out": ("w4a16-g32", _leave_out(_is_exact_linear), "the ledger is not whole"),
     "a shape": ("bf16", _tell(_is_requantised, shape=[1, 1]), "the ledger is not whole"),
     "blocks that do not fill a row": (
         "bf16",
@@ -197,6 +288,76 @@ LIES: dict[str, tuple[str, Callable[[Path], Tensor], str]] = {
         "3 bytes where",
     ),
     "a width": ("bf16", _tell(_is_requantised, bits=5), "4 or 8 bits"),
+    "a graph's codes moved": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _moved),
+        "model_q4_wasm.onnx: reads its codes at bytes",
+    ),
+    "a graph's norm moved": (
+        "bf16",
+        _in_graph("model_q4_wasm", _is_norm, "", _moved),
+        "reads its values at bytes",
+    ),
+    "a graph's scales cut short": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "scales", _shortened),
+        "does not read all of its scales",
+    ),
+    "a graph's codes of another": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", lambda r: "0.self_attn.o_proj" in r.name, "codes", _swapped),
+        "reads its codes at bytes",
+    ),
+    "a graph's codes in no shard": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _elsewhere),
+        "lies nowhere",
+    ),
+    "a graph's codes without an end": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _lengthless),
+        "lies nowhere",
+    ),
+    "a graph's own zero points": (
+        _ASYMMETRIC,
+        _in_graph("model_q4_wasm", _is_exact_linear, "zero_points", _moved),
+        "reads its zero_points at bytes",
+    ),
+    "a graph's zero points that are no middles": (
+        "w4a16-g32",
+        _in_graph(
+            "model_q4_wasm",
+            _is_exact_linear,
+            "zero_points",
+            lambda tensor, _: setattr(_entry(tensor, "offset"), "value", "0"),
+        ),
+        "reads zero points that the ledger does not have",
+    ),
+    "a graph's initializer that has no row": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _renamed),
+        "no row of the ledger is about it",
+    ),
+    "a graph's codes in its own file": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _inside),
+        "does not read any of its codes",
+    ),
+    "a graph's codes unused": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _unused),
+        "does not read any of its codes",
+    ),
+    "a graph's norm in its own file": (
+        "bf16",
+        _in_graph("model_q4_wasm", _is_norm, "", _inside),
+        "no graph over q4 reads it",
+    ),
+    "a graph's codes as signed": (
+        "w4a16-g32",
+        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _of_type(onnx.TensorProto.INT4)),
+        "reads its codes as INT4",
+    ),
 }
 
 
@@ -214,6 +375,20 @@ def test_a_lie_is_found_and_the_tensor_named(
     assert caught.value.exit_status == 3
     assert reason in str(caught.value)
     assert row.name in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["linear", "tied", "float"])
+def test_a_row_left_out_of_an_onnx_ledger_is_found(
+    role: str, tiny_checkpoint: Factory, page: Path, tmp_path: Path
+) -> None:
+    """No family says which weights such a graph waits for: the graph itself does."""
+    folder, bundle = write_folder(tiny_checkpoint("bf16"), tmp_path / "gpt2"), tmp_path / "out"
+    export(folder, SETS, bundle, runtime=page)
+    prove(bundle, folder)
+    row = _leave_out(lambda row: row.role == role)(bundle)
+    with pytest.raises(LedgerUntrue, match=re.escape(row.name)) as caught:
+        prove(bundle, folder)
+    assert "no row of the ledger is about it" in str(caught.value)
 
 
 def test_another_checkpoint_is_refused(tiny_checkpoint: Factory, bundle_of: Factory) -> None:
