@@ -90,10 +90,13 @@ class _Graph:
             LedgerUntrue: it does not read what the ledger says.
         """
         for read in self._initializers():
-            if read.name.startswith(_PERMUTATION) and read.name not in self._rows:
+            named = self._named(read.name)
+            if named is not None:
+                self._hold(read, *named)
+            elif read.name.startswith(_PERMUTATION):
                 self._hold_permutation(read)
             else:
-                self._hold(read)
+                raise self._untrue(read.name, "is read, and no row of the ledger is about it")
         floats = set()
         for row in self._rows.values():
             for part, place in _places(row):
@@ -125,8 +128,7 @@ class _Graph:
                 raise self._untrue(tensor.name, "lies nowhere") from None
             yield _Read(tensor.name, tensor.data_type, place)
 
-    def _hold(self, read: _Read) -> None:
-        row, part, start = self._named(read.name)
+    def _hold(self, read: _Read, row: Tensor, part: _Part, start: int) -> None:
         if part == "zero_points" and row.zero_points is None:
             self._hold_default(read, row)
             return
@@ -142,7 +144,7 @@ class _Graph:
         self._hold_type(read, row, part)
         self._read[place.file, place.offset].append(read.place)
 
-    def _named(self, name: str) -> tuple[Tensor, _Part, int]:
+    def _named(self, name: str) -> tuple[Tensor, _Part, int] | None:
         """The row that an initializer is of, the part of it, and where in it that starts."""
         whole = self._rows.get(name)
         if whole is not None:
@@ -153,7 +155,7 @@ class _Graph:
             return self._rows[owner], _PARTS[part], 0
         if part in _PARTS and above in self._rows and _START.fullmatch(start):
             return self._rows[above], _PARTS[part], int(start)
-        raise self._untrue(name, "is read, and no row of the ledger is about it")
+        return None
 
     def _hold_permutation(self, read: _Read) -> None:
         owners = [row for row in self._rows.values() if row.permutation == read.place]

@@ -377,6 +377,32 @@ def test_a_lie_is_found_and_the_tensor_named(
     assert row.name in str(caught.value)
 
 
+def test_an_order_of_columns_that_no_row_has_is_found(
+    tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle_of("gptq-act-order"), copy)
+    path = copy / "onnx" / "model_q4_wasm.onnx"
+    model = onnx.load(path, load_external_data=False)
+    order = next(each for each in model.graph.initializer if each.name.startswith("permutation."))
+    _moved(order, None)
+    path.write_bytes(model.SerializeToString())
+    _reseal(copy, lambda _: None)
+    with pytest.raises(LedgerUntrue, match="order of columns that no row of the ledger has"):
+        prove(copy, tiny_checkpoint("gptq-act-order"))
+
+
+def test_a_graph_that_is_none_is_named(
+    tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle_of("bf16"), copy)
+    (copy / "onnx" / "model_q4_wasm.onnx").write_bytes(b"\xff" * 64)
+    _reseal(copy, lambda _: None)
+    with pytest.raises(LedgerUntrue, match=r"model_q4_wasm\.onnx: is no ONNX graph"):
+        prove(copy, tiny_checkpoint("bf16"))
+
+
 @pytest.mark.parametrize("role", ["linear", "tied", "float"])
 def test_a_row_left_out_of_an_onnx_ledger_is_found(
     role: str, tiny_checkpoint: Factory, page: Path, tmp_path: Path
