@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -10,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 import tabwright
 from exporter.pipeline import export
 from exporter.prove import Proof, prove
 from exporter.prove.errors import LedgerUntrue
-from exporter.write.shards import ChunkDigest
-from manifests.bundle import MANIFEST_NAME, File, Manifest, Tensor, read_manifest
+from manifests.bundle import Tensor, read_manifest
 from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import VARIANTS
 from tests.exporter.test_adapter import write_adapter
+from tests.lies import is_exact_linear, is_requantised, reseal, row_of
 from tests.onnx_folders import write_folder
 
 Factory = Callable[[str], Path]
@@ -63,44 +61,17 @@ def test_a_true_ledger_is_proven(
         assert proven.codes_changed == 0
 
 
-def _reseal(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest and describe all files anew: a bundle that is whole, and lies."""
-    document = json.loads((bundle / MANIFEST_NAME).read_bytes())
-    document["files"] = [_described(bundle, File(**file)) for file in document["files"]]
-    change(document)
-    manifest = Manifest.model_validate(document)
-    (bundle / MANIFEST_NAME).write_bytes(manifest.sealed_bytes())
-
-
-def _described(bundle: Path, file: File) -> dict[str, Any]:
-    digest = ChunkDigest()
-    digest.update((bundle / file.path).read_bytes())
-    return digest.describe(file.path, file.media_type).model_dump()
-
-
-def _row(bundle: Path, choose: Callable[[Tensor], bool]) -> Tensor:
-    return next(row for row in read_manifest(bundle).weights["q4"].tensors if choose(row))
-
-
-def _is_exact_linear(row: Tensor) -> bool:
-    return row.role == "linear" and row.outcome == "exact"
-
-
-def _is_requantised(row: Tensor) -> bool:
-    return row.outcome == "requantised"
-
-
 def _flip(part: str, choose: Callable[[Tensor], bool]) -> Callable[[Path], Tensor]:
     """Flip one bit of a row's codes, scales, zero points or values."""
 
     def damage(bundle: Path) -> Tensor:
-        row = _row(bundle, choose)
+        row = row_of(bundle, choose)
         place = getattr(row, part)
         path = bundle / place.file
         data = bytearray(path.read_bytes())
         data[place.offset + place.length // 2] ^= 1
         path.write_bytes(data)
-        _reseal(bundle, lambda _: None)
+        reseal(bundle, lambda _: None)
         return row
 
     return damage
@@ -110,7 +81,7 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
     """Change what a row says."""
 
     def damage(bundle: Path) -> Tensor:
-        row = _row(bundle, choose)
+        row = row_of(bundle, choose)
 
         def change(document: dict[str, Any]) -> None:
             for entry in document["weights"]["q4"]["tensors"]:
@@ -118,7 +89,7 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
                     for key, value in changes.items():
                         entry[key] = value(entry) if callable(value) else value
 
-        _reseal(bundle, change)
+        reseal(bundle, change)
         return row
 
     return damage
@@ -126,7 +97,7 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
 
 def _swap_scales(bundle: Path) -> Tensor:
     """Give a row the scales of another of its shape."""
-    rows = [row for row in read_manifest(bundle).weights["q4"].tensors if _is_exact_linear(row)]
+    rows = [row for row in read_manifest(bundle).weights["q4"].tensors if is_exact_linear(row)]
     first = rows[0]
     other = next(r for r in rows[1:] if r.shape == first.shape)
     assert other.scales is not None
@@ -135,101 +106,16 @@ def _swap_scales(bundle: Path) -> Tensor:
 
 def _leave_out(choose: Callable[[Tensor], bool]) -> Callable[[Path], Tensor]:
     def damage(bundle: Path) -> Tensor:
-        row = _row(bundle, choose)
+        row = row_of(bundle, choose)
 
         def change(document: dict[str, Any]) -> None:
             tensors = document["weights"]["q4"]["tensors"]
             tensors[:] = [entry for entry in tensors if entry["name"] != row.name]
 
-        _reseal(bundle, change)
+        reseal(bundle, change)
         return row
 
     return damage
-
-
-def _in_graph(
-    graph: str, choose: Callable[[Tensor], bool], part: str, change: Callable[[Any, Any], object]
-) -> Callable[[Path], Tensor]:
-    """Change a row's initializer, or the graph around it."""
-
-    def damage(bundle: Path) -> Tensor:
-        row, path = _row(bundle, choose), bundle / "onnx" / f"{graph}.onnx"
-        model = onnx.load(path, load_external_data=False)
-        name = f"{row.name}.{part}" if part else row.name
-        [tensor] = [each for each in model.graph.initializer if each.name == name]
-        change(tensor, model.graph)
-        path.write_bytes(model.SerializeToString())
-        _reseal(bundle, lambda _: None)
-        return row
-
-    return damage
-
-
-def _entry(tensor: Any, key: str) -> Any:
-    return next(entry for entry in tensor.external_data if entry.key == key)
-
-
-def _moved(tensor: Any, _: Any) -> None:
-    offset = _entry(tensor, "offset")
-    offset.value = str(int(offset.value) + 64)
-
-
-def _shortened(tensor: Any, _: Any) -> None:
-    """To the first row of all."""
-    length = _entry(tensor, "length")
-    length.value = str(int(length.value) // tensor.dims[0])
-    tensor.dims[0] = 1
-
-
-def _swapped(tensor: Any, graph: Any) -> None:
-    """Another's bytes, as the ledger has them, of the same length."""
-    for other in graph.initializer:
-        if other.name != tensor.name and other.name.endswith("q_proj.weight.codes"):
-            entries = [(entry.key, entry.value) for entry in other.external_data]
-            del tensor.external_data[:]
-            for key, value in entries:
-                tensor.external_data.add(key=key, value=value)
-
-
-def _elsewhere(tensor: Any, _: Any) -> None:
-    _entry(tensor, "location").value = "../tokenizer.json"
-
-
-def _lengthless(tensor: Any, _: Any) -> None:
-    tensor.external_data.remove(_entry(tensor, "length"))
-
-
-def _renamed(tensor: Any, graph: Any) -> None:
-    for node in graph.node:
-        node.input[:] = [f"x{name}" if name == tensor.name else name for name in node.input]
-    tensor.name = f"x{tensor.name}"
-
-
-def _inside(tensor: Any, _: Any) -> None:
-    """Other values, in the graph's own file."""
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
-    size = {onnx.TensorProto.FLOAT: 4}.get(tensor.data_type, 1)
-    tensor.raw_data = bytes(int(np.prod(tensor.dims)) * size)
-
-
-def _unused(tensor: Any, graph: Any) -> None:
-    """There still, but the graph reads an initializer of its own."""
-    other = onnx.TensorProto()
-    other.CopyFrom(tensor)
-    _inside(other, graph)
-    other.name = "other"
-    graph.initializer.append(other)
-    for node in graph.node:
-        node.input[:] = ["other" if name == tensor.name else name for name in node.input]
-
-
-def _of_type(kind: int) -> Callable[[Any, Any], None]:
-    return lambda tensor, _: setattr(tensor, "data_type", kind)
-
-
-def _is_norm(row: Tensor) -> bool:
-    return row.name == "model.norm.weight"
 
 
 def _scaled(factor: float) -> Callable[[dict[str, Any]], Any]:
@@ -238,126 +124,56 @@ def _scaled(factor: float) -> Callable[[dict[str, Any]], Any]:
 
 _ASYMMETRIC = "w4a16-g32-asymmetric"
 LIES: dict[str, tuple[str, Callable[[Path], Tensor], str]] = {
-    "a code": ("w4a16-g32", _flip("codes", _is_exact_linear), "1 codes differ"),
-    "a scale": ("w4a16-g32", _flip("scales", _is_exact_linear), "32 scales differ"),
-    "a zero point": (_ASYMMETRIC, _flip("zero_points", _is_exact_linear), "32 codes differ"),
+    "a code": ("w4a16-g32", _flip("codes", is_exact_linear), "1 codes differ"),
+    "a scale": ("w4a16-g32", _flip("scales", is_exact_linear), "32 scales differ"),
+    "a zero point": (_ASYMMETRIC, _flip("zero_points", is_exact_linear), "32 codes differ"),
     "a norm": ("bf16", _flip("values", lambda row: row.role == "float"), "1 values differ"),
-    "a code of a rounded row": ("bf16", _flip("codes", _is_requantised), "rms error is"),
+    "a code of a rounded row": ("bf16", _flip("codes", is_requantised), "rms error is"),
     "another's scales": ("w4a16-g32", _swap_scales, "scales differ"),
     "an error told too small": (
         "bf16",
-        _tell(_is_requantised, rounding=_scaled(0.99999)),
+        _tell(is_requantised, rounding=_scaled(0.99999)),
         "rms error is",
     ),
     "a largest error": (
         "bf16",
-        _tell(_is_requantised, rounding=lambda e: e["rounding"] | {"max": 0.0}),
+        _tell(is_requantised, rounding=lambda e: e["rounding"] | {"max": 0.0}),
         "largest error is",
     ),
     "rounded, called exact": (
         "bf16",
-        _tell(_is_requantised, outcome="exact", rounding=None),
+        _tell(is_requantised, outcome="exact", rounding=None),
         "called exact, but",
     ),
     "exact with an error": (
         "w4a16-g32",
-        _tell(_is_exact_linear, rounding={"rms": 0.1, "max": 0.1}),
+        _tell(is_exact_linear, rounding={"rms": 0.1, "max": 0.1}),
         "either exact or",
     ),
     "a share of zeros": (
         "bf16",
-        _tell(_is_requantised, zeros={"source": 0.5, "stored": 0.5}),
+        _tell(is_requantised, zeros={"source": 0.5, "stored": 0.5}),
         "share of zeros",
     ),
     "a pattern": (
         "bf16",
-        _tell(_is_requantised, zeros=lambda e: e["zeros"] | {"pattern": "2:4"}),
+        _tell(is_requantised, zeros=lambda e: e["zeros"] | {"pattern": "2:4"}),
         "pattern is not 2:4",
     ),
-    "a row left out": ("w4a16-g32", _leave_out(_is_exact_linear), "the ledger is not whole"),
-    "a shape": ("bf16", _tell(_is_requantised, shape=[1, 1]), "the ledger is not whole"),
+    "a row left out": ("w4a16-g32", _leave_out(is_exact_linear), "the ledger is not whole"),
+    "a shape": ("bf16", _tell(is_requantised, shape=[1, 1]), "the ledger is not whole"),
     "blocks that do not fill a row": (
         "bf16",
-        _tell(_is_requantised, block_size=7),
+        _tell(is_requantised, block_size=7),
         "blocks of 7",
     ),
-    "codes without a range": ("bf16", _tell(_is_requantised, codes=None), "a range is missing"),
+    "codes without a range": ("bf16", _tell(is_requantised, codes=None), "a range is missing"),
     "a range too short": (
         "bf16",
-        _tell(_is_requantised, codes=lambda e: e["codes"] | {"length": 3}),
+        _tell(is_requantised, codes=lambda e: e["codes"] | {"length": 3}),
         "3 bytes where",
     ),
-    "a width": ("bf16", _tell(_is_requantised, bits=5), "4 or 8 bits"),
-    "a graph's codes moved": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _moved),
-        "model_q4_wasm.onnx: reads its codes at bytes",
-    ),
-    "a graph's norm moved": (
-        "bf16",
-        _in_graph("model_q4_wasm", _is_norm, "", _moved),
-        "reads its values at bytes",
-    ),
-    "a graph's scales cut short": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "scales", _shortened),
-        "does not read all of its scales",
-    ),
-    "a graph's codes of another": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", lambda r: "0.self_attn.o_proj" in r.name, "codes", _swapped),
-        "reads its codes at bytes",
-    ),
-    "a graph's codes in no shard": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _elsewhere),
-        "lies nowhere",
-    ),
-    "a graph's codes without an end": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _lengthless),
-        "lies nowhere",
-    ),
-    "a graph's own zero points": (
-        _ASYMMETRIC,
-        _in_graph("model_q4_wasm", _is_exact_linear, "zero_points", _moved),
-        "reads its zero_points at bytes",
-    ),
-    "a graph's zero points that are no middles": (
-        "w4a16-g32",
-        _in_graph(
-            "model_q4_wasm",
-            _is_exact_linear,
-            "zero_points",
-            lambda tensor, _: setattr(_entry(tensor, "offset"), "value", "0"),
-        ),
-        "reads zero points that the ledger does not have",
-    ),
-    "a graph's initializer that has no row": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _renamed),
-        "no row of the ledger is about it",
-    ),
-    "a graph's codes in its own file": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _inside),
-        "does not read any of its codes",
-    ),
-    "a graph's codes unused": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _unused),
-        "does not read any of its codes",
-    ),
-    "a graph's norm in its own file": (
-        "bf16",
-        _in_graph("model_q4_wasm", _is_norm, "", _inside),
-        "no graph over q4 reads it",
-    ),
-    "a graph's codes as signed": (
-        "w4a16-g32",
-        _in_graph("model_q4_wasm", _is_exact_linear, "codes", _of_type(onnx.TensorProto.INT4)),
-        "reads its codes as INT4",
-    ),
+    "a width": ("bf16", _tell(is_requantised, bits=5), "4 or 8 bits"),
 }
 
 
@@ -375,32 +191,6 @@ def test_a_lie_is_found_and_the_tensor_named(
     assert caught.value.exit_status == 3
     assert reason in str(caught.value)
     assert row.name in str(caught.value)
-
-
-def test_an_order_of_columns_that_no_row_has_is_found(
-    tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
-) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle_of("gptq-act-order"), copy)
-    path = copy / "onnx" / "model_q4_wasm.onnx"
-    model = onnx.load(path, load_external_data=False)
-    order = next(each for each in model.graph.initializer if each.name.startswith("permutation."))
-    _moved(order, None)
-    path.write_bytes(model.SerializeToString())
-    _reseal(copy, lambda _: None)
-    with pytest.raises(LedgerUntrue, match="order of columns that no row of the ledger has"):
-        prove(copy, tiny_checkpoint("gptq-act-order"))
-
-
-def test_a_graph_that_is_none_is_named(
-    tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
-) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle_of("bf16"), copy)
-    (copy / "onnx" / "model_q4_wasm.onnx").write_bytes(b"\xff" * 64)
-    _reseal(copy, lambda _: None)
-    with pytest.raises(LedgerUntrue, match=r"model_q4_wasm\.onnx: is no ONNX graph"):
-        prove(copy, tiny_checkpoint("bf16"))
 
 
 @pytest.mark.parametrize("role", ["linear", "tied", "float"])
