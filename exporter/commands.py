@@ -167,7 +167,8 @@ def verify(console: Console, *, bundle: Path, checkpoint: Path | None, lora: Pat
 
     Reads every byte and compares it with the manifest; a single changed bit in any
     file is an error. With --against, reads the checkpoint too: what the ledger calls
-    exact must be so bit for bit, and every rounding error as large as it says.
+    exact must be so bit for bit, every rounding error as large as it says, and every
+    graph's weights the bytes that it says.
     """
     if checkpoint is not None:
         from exporter.inspection import proof_view

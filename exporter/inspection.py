@@ -112,6 +112,7 @@ def proof_view(proof: Proof) -> RenderableType:
             f"{proven.codes_changed:,}",
             f"{proven.values_compared:,}",
             f"{proven.largest_rms:.2%}",
+            f"{proven.largest_max:.2%}",
             f"{proven.zeros_before:,} → {proven.zeros_after:,}",
         )
         for name, proven in sorted(proof.weights.items())
@@ -123,7 +124,8 @@ def proof_view(proof: Proof) -> RenderableType:
         "codes compared",
         "codes changed",
         "floats compared",
-        "largest rounding",
+        "largest rms error",
+        "largest max error",
         "zeros",
     )
     return Group(Text(title), _table(head, rows, right=range(1, len(head))))
@@ -171,12 +173,14 @@ def _ledger(name: str, tensors: Sequence[Tensor]) -> Group:
             _stored(tensor),
             tensor.outcome,
             _rounding([tensor]),
+            "" if tensor.rounding is None else f"{tensor.rounding.max:.2%}",
             _zeros([tensor]),
         )
         for tensor in tensors
     ]
-    head = (f"weights {name}", "shape", "source", "stored", "outcome", "rms error", "zeros")
-    return Group(_table(head, rows, right={5, 6}), Text(_totals(name, tensors)))
+    errors = ("rms error", "max error")
+    head = (f"weights {name}", "shape", "source", "stored", "outcome", *errors, "zeros")
+    return Group(_table(head, rows, right={5, 6, 7}), Text(_totals(name, tensors)))
 
 
 def _totals(name: str, tensors: Sequence[Tensor]) -> str:

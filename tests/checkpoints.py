@@ -172,6 +172,8 @@ VARIANTS: MappingProxyType[str, Variant] = MappingProxyType(
         "gguf-q4-1": Variant(gguf="Q4_1"),
         "gguf-q8-0": Variant(gguf="Q8_0"),
         # K-quants come in blocks of 256.
+        "gguf-q4-k": Variant(gguf="Q4_K", hidden=256, intermediate=256),
+        "gguf-q5-k": Variant(gguf="Q5_K", hidden=256, intermediate=256),
         "gguf-q6-k": Variant(gguf="Q6_K", hidden=256, intermediate=256),
     }
 )

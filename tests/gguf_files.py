@@ -32,6 +32,15 @@ ARCHITECTURES: MappingProxyType[str, str] = MappingProxyType(
 )
 _INTERLEAVED = frozenset({"llama", "smollm3"})
 _BLOCK = 256
+#: By K-quant: bytes of a block, and its float16 scales by where they are.  The second of two
+#: is of the least values, and such that values are about zero on average.
+_K_QUANTS: MappingProxyType[str, tuple[int, dict[int, float]]] = MappingProxyType(
+    {
+        "Q4_K": (144, {0: 1e-4, 2: 7.5e-4}),
+        "Q5_K": (176, {0: 5e-5, 2: 7.75e-4}),
+        "Q6_K": (210, {208: 2e-5}),
+    }
+)
 
 
 def write_gguf(
@@ -94,19 +103,25 @@ def interleave(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def _blocks(values: NDArray[np.float32], kind: Any) -> tuple[NDArray[Any], Any]:
-    from gguf import GGMLQuantizationType, dequantize, quantize
+    from gguf import dequantize, quantize
 
-    if kind == GGMLQuantizationType.Q6_K:
+    if kind.name in _K_QUANTS:
         # The package reads K-quants but writes none: these blocks are random, their
         # scales small, and what the matrix holds is whatever they mean.
         rows, columns = values.shape
-        dice = np.random.default_rng(rows)
-        blocks = dice.integers(0, 256, (rows, columns // _BLOCK, 210), np.uint8)
-        blocks[..., 208:] = np.full((rows, columns // _BLOCK), 2e-5, "<f2")[..., None].view("u1")
-        flat = blocks.reshape(rows, -1)
+        flat = random_blocks(kind.name, rows * columns // _BLOCK).reshape(rows, -1)
         assert np.abs(dequantize(flat, kind)).max() < 1
         return flat, kind
     return quantize(values, kind), kind
+
+
+def random_blocks(kind: str, count: int) -> NDArray[np.uint8]:
+    """Blocks of a K-quant with weights of 0.1 and less, uint8 [count, bytes]."""
+    size, scales = _K_QUANTS[kind]
+    blocks = np.random.default_rng(count).integers(0, 256, (count, size), np.uint8)
+    for at, scale in scales.items():
+        blocks[:, at : at + 2] = np.full((count, 1), scale, "<f2").view("u1")
+    return blocks
 
 
 def _add_sizes(writer: Any, config: dict[str, Any]) -> None:

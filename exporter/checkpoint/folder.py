@@ -135,11 +135,13 @@ class Checkpoint:
 def open_checkpoint(path: Path, adapter: Path | None = None) -> Checkpoint:
     """Open the checkpoint at ``path``, with the PEFT adapter in ``adapter`` merged.
 
-    ``path`` is a Hugging Face folder or a GGUF file.
+    ``path`` is a Hugging Face folder or a GGUF file.  It may be a link to one: what the
+    user names is the user's choice.  What is found beside or inside it may not lead out.
 
     Raises:
         NotACheckpoint: no folder, no config, no tokenizer, no weights.
-        LinkOutside: a file is a link to one that is somewhere else.
+        LinkOutside: a file in the folder, or another part of a split GGUF, is a link to one
+            that is somewhere else.
         PickleRefused: the weights are pickles.
         AdapterUnmerged: the folder holds an adapter, and ``adapter`` is not given.
         UnsupportedArchitecture: no plain decoder.

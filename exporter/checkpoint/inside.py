@@ -16,13 +16,18 @@ def refuse_links_out(folder: Path) -> None:
     Raises:
         LinkOutside: names the link.
     """
-    own = folder.resolve()
-    homes = [own]
-    if own.parent.name == "snapshots":
-        homes.append(own.parent.parent / "blobs")
+    homes = _homes(folder)
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() and not any(_target(path).is_relative_to(home) for home in homes):
-            raise LinkOutside(path)
+        _refuse_link_out(path, homes)
+
+
+def refuse_link_out(path: Path) -> None:
+    """The same for the one file ``path``, which may be a part that a name implies.
+
+    Raises:
+        LinkOutside: it is a link out of the folder that it lies in.
+    """
+    _refuse_link_out(path, _homes(path.parent))
 
 
 def file_names(folder: Path) -> frozenset[str]:
@@ -32,6 +37,19 @@ def file_names(folder: Path) -> frozenset[str]:
     the system, or none at all.
     """
     return frozenset(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _homes(folder: Path) -> list[Path]:
+    """Folders that links in ``folder`` may lead to."""
+    own = folder.resolve()
+    # The Hub keeps a repository's folders below the revision: split files often lie in one.
+    inner = (path for path in (own, *own.parents) if path.parent.name == "snapshots")
+    return [own, *(path.parent.parent / "blobs" for path in inner)]
+
+
+def _refuse_link_out(path: Path, homes: list[Path]) -> None:
+    if path.is_symlink() and not any(_target(path).is_relative_to(home) for home in homes):
+        raise LinkOutside(path)
 
 
 def _target(link: Path) -> Path:

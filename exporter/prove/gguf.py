@@ -1,7 +1,9 @@
-"""The checkpoint's side for GGUF: headers and floats as the gguf package reads them.
+"""The checkpoint's side for GGUF: headers as the gguf package reads them.
 
 The package is llama.cpp's own; its names of tensors are those that its converter gives
-the modules of a Hugging Face model.
+the modules of a Hugging Face model.  Values are read here, but for types that none of
+:data:`_FLOATS`, :data:`_STEPS_OF` and :data:`BLOCKS` has: these the package dequantises on
+both sides.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from gguf import (
+    GGML_QUANT_SIZES,
     MODEL_ARCH,
     MODEL_ARCH_NAMES,
     GGMLQuantizationType,
@@ -23,6 +27,7 @@ from gguf import (
 )
 from numpy.typing import NDArray
 
+from exporter.prove.gguf_blocks import BLOCKS
 from exporter.prove.values import Codes, Floats, Matrix
 
 #: Architectures whose converter changes the order of q's and k's rows, and whose adds 1
@@ -30,6 +35,13 @@ from exporter.prove.values import Codes, Floats, Matrix
 _REORDERED = frozenset({"llama", "smollm3"})
 _PLUS_ONE = frozenset({"gemma2", "gemma3"})
 _HEADS = MappingProxyType({"attn_q": "head_count", "attn_k": "head_count_kv"})
+_FLOATS: MappingProxyType[GGMLQuantizationType, np.dtype[Any]] = MappingProxyType(
+    {
+        GGMLQuantizationType.F32: np.dtype("<f4"),
+        GGMLQuantizationType.F16: np.dtype("<f2"),
+        GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
+    }
+)
 _STEPS_OF = frozenset({GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0})
 
 
@@ -55,7 +67,7 @@ class GgufTensors:
         shape = tuple(int(size) for size in reversed(tensor.shape))
         order = self._order(tensor, shape)
         if len(shape) == 1:
-            whole = dequantize(tensor.data, tensor.tensor_type)[order]
+            whole = _values(np.asarray(tensor.data), tensor.tensor_type).reshape(-1)[order]
             if self._architecture in _PLUS_ONE and tensor.name.endswith("norm.weight"):
                 whole = (whole.astype(np.float64) - 1).astype(np.float32)
             return Matrix(shape, lambda start, stop: whole[start:stop])
@@ -66,8 +78,7 @@ class GgufTensors:
             rows = np.asarray(data[order[start:stop]])
             if kind in _STEPS_OF:
                 return _codes(rows.view(np.uint8).reshape(stop - start, shape[1] // 32, -1))
-            values: Floats = dequantize(rows, kind)
-            return values
+            return _values(rows, kind).reshape(stop - start, shape[1])
 
         return Matrix(shape, read)
 
@@ -82,6 +93,17 @@ class GgufTensors:
 
     def _field(self, key: str) -> Any:
         return self._fields[key].contents()
+
+
+def _values(rows: NDArray[Any], kind: GGMLQuantizationType) -> Floats:
+    octets = np.ascontiguousarray(rows).view(np.uint8)
+    if kind in _FLOATS:
+        floats: Floats = octets.view(_FLOATS[kind]).astype(np.float32)
+        return floats
+    if kind in BLOCKS:
+        return BLOCKS[kind](octets.reshape(-1, GGML_QUANT_SIZES[kind][1]))
+    values: Floats = dequantize(octets, kind)
+    return values
 
 
 def _codes(blocks: NDArray[np.uint8]) -> Codes:

@@ -16,6 +16,7 @@ from exporter.prove.errors import LedgerUntrue, NoProof
 from exporter.prove.files import Tensors
 from exporter.prove.formats import find
 from exporter.prove.gguf import GgufTensors
+from exporter.prove.graphs import prove_graphs
 from exporter.prove.onnx_tensors import OnnxTensors
 from exporter.prove.stored import Row
 from exporter.prove.values import Codes, Floats, Matrix, floats, turned
@@ -96,7 +97,8 @@ def prove(
     Raises:
         TabwrightError: the bundle is not whole, or the checkpoint cannot be opened.
         CheckpointMismatch: the bundle was made from another checkpoint, or adapter.
-        LedgerUntrue: names the first tensor that is not what its row says.
+        LedgerUntrue: names the first tensor that is not what its row says, or that a graph
+            reads elsewhere.
         NoProof: a format has no second reading.
     """
     manifest = verify_bundle(bundle, progress)
@@ -120,6 +122,7 @@ def prove(
             proven.append((row, _prove_row(bundle, row, source.matrix(row))))
             done += prod(row.shape)
         progress(f"prove {name}", total, total)
+        prove_graphs(bundle, manifest, name)
         weights[name] = _summarise(proven)
     return Proof(
         bundle=str(bundle),

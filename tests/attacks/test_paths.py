@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.checkpoint import open_checkpoint
+from exporter.checkpoint.errors import LinkOutside
+from exporter.checkpoint.gguf.errors import UnsupportedGguf
 from tests.attacks import tiny, tiny_binary
 from tests.attacks.files import Case, external, index, link, pipe, place, refused
 from tests.attacks.walk import shapes_of
@@ -60,6 +63,16 @@ LINKS: dict[str, Case] = {
         link("adapter/adapter_model.safetensors", "../../secret"),
         "link-outside",
     ),
+    "a part of a split GGUF": (
+        tiny_binary.gguf_split,
+        link("model-00002-of-00002.gguf", "../secret"),
+        "link-outside",
+    ),
+    "a part of a split GGUF that is missing": (
+        tiny_binary.gguf_split,
+        link("model-00002-of-00002.gguf", "../gone/model-00002-of-00002.gguf"),
+        "link-outside",
+    ),
     "a link to a link": (
         tiny.plain,
         lambda p: (link("a", "../secret")(p), link("config.json", "a")(p)),
@@ -98,3 +111,33 @@ def test_the_hub_s_cache_is_read(tmp_path: Path) -> None:
         file.rename(blobs / file.name)
         file.symlink_to(Path("..") / ".." / "blobs" / file.name)
     assert len(shapes_of(snapshot)) == 4
+
+
+def test_the_gguf_that_is_named_may_be_a_link(tmp_path: Path) -> None:
+    folder = place(tiny_binary.gguf_split, tmp_path / "checkpoint")
+    name = "model-00001-of-00002.gguf"
+    (folder / name).rename(tmp_path / name)
+    link(name, f"../{name}")(folder)
+    assert len(shapes_of(folder)) == 4
+    with pytest.raises(LinkOutside, match=name):
+        open_checkpoint(folder / "model-00002-of-00002.gguf")
+
+
+def test_parts_of_a_gguf_are_read_from_the_hub_s_cache(tmp_path: Path) -> None:
+    """The Hub's repositories hold split files in a folder for each width."""
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0f" / "Q4_0"
+    snapshot = place(tiny_binary.gguf_split, snapshot)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    for file in list(snapshot.iterdir()):
+        file.rename(blobs / file.name)
+        file.symlink_to(Path("..") / ".." / ".." / "blobs" / file.name)
+    assert len(shapes_of(snapshot)) == 4
+
+
+@pytest.mark.parametrize("name", ["model-00003-of-00002.gguf", "model-00001-of-00000.gguf"])
+def test_a_part_that_its_name_does_not_count_is_refused(name: str, tmp_path: Path) -> None:
+    folder = place(tiny_binary.gguf_split, tmp_path / "checkpoint")
+    (folder / "model-00001-of-00002.gguf").rename(folder / name)
+    with pytest.raises(UnsupportedGguf, match="another name"):
+        open_checkpoint(folder / name)

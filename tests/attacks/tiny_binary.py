@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -19,11 +20,36 @@ def _alphabet() -> list[str]:
     return [chr(octet) for octet in plain] + [chr(256 + at) for at in range(len(others))]
 
 
+_TEXT, _NUMBER, _REAL, _ARRAY, _SHORT = 8, 4, 6, 9, 2
+_TOKENS = (*_alphabet(), "ab", "<|im_end|>")
+#: Name, type, shape and bytes of a row.
+_TENSORS: tuple[tuple[str, int, list[int], int], ...] = (
+    ("token_embd.weight", 1, [HIDDEN, len(_TOKENS)], 2 * HIDDEN),
+    ("output_norm.weight", 0, [HIDDEN], 4 * HIDDEN),
+    ("blk.0.attn_q.weight", 2, [HIDDEN, HIDDEN], 18),
+    ("blk.0.ffn_up.weight", 8, [HIDDEN, HIDDEN], 34),
+)
+
+
 def gguf() -> Files:
     """A Llama in GGUF, its linears in Q4_0 and Q8_0."""
-    text, number, real, array = 8, 4, 6, 9
-    tokens = [*_alphabet(), "ab", "<|im_end|>"]
-    pairs = [
+    return {"model.gguf": _gguf_file(_pairs(), _TENSORS)}
+
+
+def gguf_split() -> Files:
+    """The same in two files."""
+    files = {}
+    for at, tensors in enumerate((_TENSORS[:2], _TENSORS[2:])):
+        split = [["split.no", _SHORT, at], ["split.count", _SHORT, 2]]
+        pairs = [*_pairs(), *split] if at == 0 else split
+        files[f"model-{at + 1:05}-of-00002.gguf"] = _gguf_file(pairs, tensors)
+    return files
+
+
+def _pairs() -> list[list[object]]:
+    text, number, real, array = _TEXT, _NUMBER, _REAL, _ARRAY
+    tokens = list(_TOKENS)
+    return [
         ["general.architecture", text, "llama"],
         ["llama.block_count", number, 1],
         ["llama.context_length", number, 64],
@@ -44,17 +70,17 @@ def gguf() -> Files:
         ["tokenizer.ggml.add_bos_token", 7, False],
         ["tokenizer.chat_template", text, "{{ messages }}"],
     ]
+
+
+def _gguf_file(
+    pairs: list[list[object]], named: Sequence[tuple[str, int, list[int], int]]
+) -> bytes:
     tensors, body = [], b""
-    for name, kind, shape, row in (
-        ("token_embd.weight", 1, [HIDDEN, len(tokens)], 2 * HIDDEN),
-        ("output_norm.weight", 0, [HIDDEN], 4 * HIDDEN),
-        ("blk.0.attn_q.weight", 2, [HIDDEN, HIDDEN], 18),
-        ("blk.0.ffn_up.weight", 8, [HIDDEN, HIDDEN], 34),
-    ):
+    for name, kind, shape, row in named:
         tensors.append([name, shape, kind, len(body)])
         size = row * (shape[1] if len(shape) == 2 else 1)
         body += b"\x11" * size + bytes(-size % 32)
-    return {"model.gguf": write_gguf(b"", json.dumps([3, None, None, pairs, tensors])) + body}
+    return write_gguf(b"", json.dumps([3, None, None, pairs, tensors])) + body
 
 
 def onnx() -> Files:

@@ -17,7 +17,6 @@ from targets import TARGETS
 
 Shapes = Mapping[str, tuple[int, ...]]
 ADAPTER = "adapter"
-GGUF = "model.gguf"
 
 
 def shapes_of(folder: Path) -> Shapes:
@@ -75,5 +74,6 @@ def export_whole(folder: Path, shapes: Shapes) -> None:
 
 def _open(folder: Path) -> Checkpoint:
     adapter = folder / ADAPTER
-    path = folder / GGUF if (folder / GGUF).exists() else folder
+    # Of a split model the first part: the others are found by its name.
+    path, *_ = (*sorted(folder.glob("*.gguf")), folder)
     return open_checkpoint(path, adapter if adapter.is_dir() else None)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from exporter.checkpoint import Dense, open_checkpoint
+from exporter.checkpoint.adapter_config import UnsupportedAdapter
 from exporter.pipeline import export
 from exporter.reference.errors import CheckpointMismatch
 from exporter.reference.make import make_reference
@@ -26,6 +27,7 @@ from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import edit_config
 from tests.exporter.test_checkpoint import decompressed
+from tests.onnx_folders import write_folder
 
 Factory = Callable[[str], Path]
 
@@ -200,3 +202,15 @@ def test_an_adapter_beside_its_base_is_not_overlooked(
         open_checkpoint(both)
     assert caught.value.code == "adapter-unmerged"
     assert open_checkpoint(both, both).format == "safetensors + LoRA"
+
+
+def test_nothing_is_merged_into_an_onnx_graph(
+    tiny_checkpoint: Factory, good_adapter: Path, tmp_path: Path
+) -> None:
+    """Its initializers have the names that another exporter gave them."""
+    folder = write_folder(tiny_checkpoint("bf16"), tmp_path / "gpt2")
+    assert open_checkpoint(folder).format == "onnx"
+    with pytest.raises(UnsupportedAdapter, match="merging into an ONNX graph") as caught:
+        open_checkpoint(folder, good_adapter)
+    assert caught.value.exit_status == 3
+    assert "merge_and_unload" in caught.value.next_step

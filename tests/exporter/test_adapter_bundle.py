@@ -38,6 +38,8 @@ BASES = [
     "awq",
     "llm-int8",
     "nf4-double",
+    "gguf-q4-0",
+    "gguf-q8-0",
 ]
 IDS = np.random.default_rng(11).integers(3, 512, 40)
 

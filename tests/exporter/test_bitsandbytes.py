@@ -137,7 +137,7 @@ def test_int8_arrives_unchanged_and_nf4_at_the_error_that_is_told(
 def test_what_is_not_reproduced_is_said(
     bundle_of: Callable[[str], tuple[Path, Manifest]], tiny_checkpoint: Factory
 ) -> None:
-    for variant, word in (("llm-int8", "activations"), ("nf4", "rounds them a second time")):
+    for variant, word in (("llm-int8", "activations"), ("nf4", "choose one of 8 bits")):
         (remark,) = open_checkpoint(tiny_checkpoint(variant)).remarks
         assert word in remark
         assert bundle_of(variant)[1].source.remarks == (remark,)

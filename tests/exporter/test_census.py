@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -120,6 +121,20 @@ def test_the_ledger_prints_its_totals(
         assert f"weights {name}: 5 tensors exact, 15 requantised; zeros of 15 matrices: " in printed
     assert "2:4 in 14" in printed
     assert "50.0% → " in printed
+    told = _cells(printed)
+    for weights in read_manifest(bundle).weights.values():
+        for row in weights.tensors:
+            if row.rounding is None:
+                assert [row.name, "exact"] in [[line[0], line[4]] for line in told]
+            else:
+                errors = [f"{row.rounding.rms:.2%}", f"{row.rounding.max:.2%}"]
+                assert [row.name, *errors] in [[line[0], *line[5:7]] for line in told]
+
+
+def _cells(printed: str) -> list[list[str]]:
+    """The ledger's table, whose columns are two spaces apart or more."""
+    rows = (re.split(r"\s{2,}", line.strip()) for line in printed.splitlines())
+    return [row for row in rows if len(row) >= 5]
 
 
 def test_sparsity_pays_on_the_wire(

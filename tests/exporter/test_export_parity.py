@@ -6,7 +6,9 @@ shares no code with the exporter's packing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from numpy.typing import NDArray
 
 import tabwright
 from exporter.pipeline import export
+from exporter.prove import prove
 from exporter.reference.model import load_bundle
 from exporter.reference.weights import bundle_weights
-from manifests.bundle import Manifest, read_manifest
+from manifests.bundle import Manifest, Tensor, read_manifest
 from targets import TARGETS, find_targets
-from tests.checkpoints import VARIANTS
+from tests.checkpoints import VARIANTS, Variant
 from tests.decoder import Decoder
 
 Factory = Callable[[str], Path]
@@ -81,16 +84,73 @@ def test_the_cache_continues_where_it_stopped(target: str, bundle_of: Factory) -
     np.testing.assert_allclose(last[0], whole[-1], atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.weights])
-def test_the_ledger_tells_the_truth(variant: str, bundle_of: Factory) -> None:
-    manifest = read_manifest(bundle_of(variant))
-    bits = VARIANTS[variant].weights["num_bits"]  # type: ignore[index]
+#: GGML's types that are integer codes, and their width.
+GGUF_BITS = {"Q4_0": 4, "Q8_0": 8}
+
+
+def _code_bits(variant: Variant, row: Tensor) -> int | None:
+    """Width of the codes that the variant's scheme gives ``row``; None where it has floats."""
+    if variant.gguf is not None:
+        # Embedding and head, too.
+        return GGUF_BITS.get(variant.gguf)
+    if row.role == "head" and variant.layout is not None and variant.layout.head:
+        return variant.layout.bits
+    if row.role != "linear" or _named(row, variant.ignore):
+        return None
+    if variant.layout is not None:
+        return variant.layout.bits
+    if variant.bitsandbytes is not None:
+        return 8 if variant.bitsandbytes.get("load_in_8bit") else None
+    own = (scheme for name, scheme in (variant.mixed or {}).items() if _named(row, (name,)))
+    scheme = next(own, variant.weights)
+    return scheme["num_bits"] if scheme else None
+
+
+def _named(row: Tensor, expressions: Iterable[str]) -> bool:
+    module = row.name.removesuffix(".weight")
+    return any(re.fullmatch(text.removeprefix("re:"), module) for text in expressions)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ledger_tells_the_truth(
+    variant: str, tiny_checkpoint: Factory, bundle_of: Factory
+) -> None:
+    """Codes are exact where the set is as wide as they are, and nothing else but floats is."""
+    bundle = bundle_of(variant)
+    manifest, proof = read_manifest(bundle), prove(bundle, tiny_checkpoint(variant))
+    assert set(manifest.weights) == {"q4", "q8"}
     for name, weights in manifest.weights.items():
-        width = {"q4": 4, "q8": 8}[name]
+        carried = 0
         for row in weights.tensors:
-            exact = row.role == "float" or (row.role == "linear" and bits <= width)
+            bits = _code_bits(VARIANTS[variant], row)
+            width = {"q4": 4, "q8": 8}[name] if row.role == "linear" else 8
+            exact = row.role == "float" or (bits is not None and bits <= width)
             assert (row.outcome == "exact") == exact, row.name
             assert (row.rounding is None) == exact
+            carried += math.prod(row.shape) if exact and row.role != "float" else 0
+        assert proof.weights[name].codes_compared == carried
+        assert proof.weights[name].codes_changed == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "q4", "q8"),
+    [
+        # Of 14 linears three stay floats and one has 8 bits.
+        ("w4a16-mixed", 10, 11),
+        ("gguf-q4-0", 14, 14),
+        ("gguf-q4-0-untied", 14, 14),
+        ("gguf-q8-0", 0, 14),
+    ],
+)
+def test_so_many_linears_are_exact(variant: str, q4: int, q8: int, bundle_of: Factory) -> None:
+    """The rule of the test before this one, in numbers: it cannot be true of nothing."""
+    rows = {
+        name: [row for row in weights.tensors if row.role == "linear"]
+        for name, weights in read_manifest(bundle_of(variant)).weights.items()
+    }
+    assert {name: len(linears) for name, linears in rows.items()} == {"q4": 14, "q8": 14}
+    exact = {name: [r for r in linears if r.outcome == "exact"] for name, linears in rows.items()}
+    assert {name: len(linears) for name, linears in exact.items()} == {"q4": q4, "q8": q8}
 
 
 @pytest.mark.parametrize("variant", ["bf16", "w4a16-g32", "w4a16-g32-asymmetric", "w8a16-channel"])

@@ -18,6 +18,7 @@ from exporter.diagnose.points import find_points
 from exporter.lower import folded
 from exporter.needs import weight_bytes
 from exporter.pipeline import export
+from exporter.prove import prove
 from exporter.reference.model import load_bundle
 from manifests.bundle import read_manifest
 from targets import TARGETS, find_targets
@@ -55,6 +56,7 @@ def test_a_head_in_pieces_gives_the_same_logits(
     assert len(pieces) > 1
     assert sum(count for count, _ in pieces) == head.shape[0]
     assert all(prod(piece) < largest for piece in pieces)
+    prove(bundle, checkpoint)
 
     # A diagnosis compares modules' values; the logits stand for the head's.
     points = find_points(ir.load(bundle / "onnx/model_q4_wasm.onnx").graph, rows)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
 from exporter.checkpoint import Dense, open_checkpoint
 from exporter.checkpoint.errors import ShardMissing, UnsupportedScheme
 from exporter.checkpoint.gguf.errors import UnreadableGguf, UnsupportedGguf
 from exporter.checkpoint.gguf.header import read_header
+from exporter.prove.gguf_blocks import BLOCKS
 from manifests.errors import TabwrightError
 from tests.families import WINDOW, Tiny, write_family
 from tests.gguf_files import write_gguf
@@ -205,6 +207,17 @@ def test_codes_are_the_file_s_own(tiny_checkpoint: Factory) -> None:
     assert weight.scales()[1, 0] == stored[:2].view("<f2")[0]
     whole = weight.codes(0, 128)
     np.testing.assert_array_equal(weight.codes(5, 70), whole[5:70])
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_the_proof_s_own_blocks_mean_what_llama_cpp_s_do(kind: GGMLQuantizationType) -> None:
+    size = GGML_QUANT_SIZES[kind][1]
+    blocks = np.random.default_rng(3).integers(0, 256, (50, size), np.uint8)
+    with np.errstate(all="ignore"):
+        expected, found = dequantize(blocks, kind), BLOCKS[kind](blocks)
+    # Scales of any bits: some are infinite, or no number.
+    assert np.isfinite(expected).mean() > 0.8
+    np.testing.assert_array_equal(found, expected)
 
 
 def _split(path: Path, folder: Path) -> list[Path]:

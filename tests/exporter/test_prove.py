@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +14,14 @@ import pytest
 import tabwright
 from exporter.pipeline import export
 from exporter.prove import Proof, prove
-from exporter.write.shards import ChunkDigest
-from manifests.bundle import MANIFEST_NAME, File, Manifest, Tensor, read_manifest
+from exporter.prove.errors import LedgerUntrue
+from manifests.bundle import Tensor, read_manifest
 from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import VARIANTS
 from tests.exporter.test_adapter import write_adapter
+from tests.lies import is_exact_linear, is_requantised, reseal, row_of
+from tests.onnx_folders import write_folder
 
 Factory = Callable[[str], Path]
 SETS = (TARGETS["wasm-q4"], TARGETS["webgpu-q8"])
@@ -59,44 +61,17 @@ def test_a_true_ledger_is_proven(
         assert proven.codes_changed == 0
 
 
-def _reseal(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest and describe all files anew: a bundle that is whole, and lies."""
-    document = json.loads((bundle / MANIFEST_NAME).read_bytes())
-    document["files"] = [_described(bundle, File(**file)) for file in document["files"]]
-    change(document)
-    manifest = Manifest.model_validate(document)
-    (bundle / MANIFEST_NAME).write_bytes(manifest.sealed_bytes())
-
-
-def _described(bundle: Path, file: File) -> dict[str, Any]:
-    digest = ChunkDigest()
-    digest.update((bundle / file.path).read_bytes())
-    return digest.describe(file.path, file.media_type).model_dump()
-
-
-def _row(bundle: Path, choose: Callable[[Tensor], bool]) -> Tensor:
-    return next(row for row in read_manifest(bundle).weights["q4"].tensors if choose(row))
-
-
-def _is_exact_linear(row: Tensor) -> bool:
-    return row.role == "linear" and row.outcome == "exact"
-
-
-def _is_requantised(row: Tensor) -> bool:
-    return row.outcome == "requantised"
-
-
 def _flip(part: str, choose: Callable[[Tensor], bool]) -> Callable[[Path], Tensor]:
     """Flip one bit of a row's codes, scales, zero points or values."""
 
     def damage(bundle: Path) -> Tensor:
-        row = _row(bundle, choose)
+        row = row_of(bundle, choose)
         place = getattr(row, part)
         path = bundle / place.file
         data = bytearray(path.read_bytes())
         data[place.offset + place.length // 2] ^= 1
         path.write_bytes(data)
-        _reseal(bundle, lambda _: None)
+        reseal(bundle, lambda _: None)
         return row
 
     return damage
@@ -106,7 +81,7 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
     """Change what a row says."""
 
     def damage(bundle: Path) -> Tensor:
-        row = _row(bundle, choose)
+        row = row_of(bundle, choose)
 
         def change(document: dict[str, Any]) -> None:
             for entry in document["weights"]["q4"]["tensors"]:
@@ -114,7 +89,7 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
                     for key, value in changes.items():
                         entry[key] = value(entry) if callable(value) else value
 
-        _reseal(bundle, change)
+        reseal(bundle, change)
         return row
 
     return damage
@@ -122,22 +97,25 @@ def _tell(choose: Callable[[Tensor], bool], **changes: Any) -> Callable[[Path], 
 
 def _swap_scales(bundle: Path) -> Tensor:
     """Give a row the scales of another of its shape."""
-    rows = [row for row in read_manifest(bundle).weights["q4"].tensors if _is_exact_linear(row)]
+    rows = [row for row in read_manifest(bundle).weights["q4"].tensors if is_exact_linear(row)]
     first = rows[0]
     other = next(r for r in rows[1:] if r.shape == first.shape)
     assert other.scales is not None
     return _tell(lambda row: row.name == first.name, scales=other.scales.model_dump())(bundle)
 
 
-def _leave_out(bundle: Path) -> Tensor:
-    row = _row(bundle, _is_exact_linear)
+def _leave_out(choose: Callable[[Tensor], bool]) -> Callable[[Path], Tensor]:
+    def damage(bundle: Path) -> Tensor:
+        row = row_of(bundle, choose)
 
-    def change(document: dict[str, Any]) -> None:
-        tensors = document["weights"]["q4"]["tensors"]
-        tensors[:] = [entry for entry in tensors if entry["name"] != row.name]
+        def change(document: dict[str, Any]) -> None:
+            tensors = document["weights"]["q4"]["tensors"]
+            tensors[:] = [entry for entry in tensors if entry["name"] != row.name]
 
-    _reseal(bundle, change)
-    return row
+        reseal(bundle, change)
+        return row
+
+    return damage
 
 
 def _scaled(factor: float) -> Callable[[dict[str, Any]], Any]:
@@ -146,56 +124,56 @@ def _scaled(factor: float) -> Callable[[dict[str, Any]], Any]:
 
 _ASYMMETRIC = "w4a16-g32-asymmetric"
 LIES: dict[str, tuple[str, Callable[[Path], Tensor], str]] = {
-    "a code": ("w4a16-g32", _flip("codes", _is_exact_linear), "1 codes differ"),
-    "a scale": ("w4a16-g32", _flip("scales", _is_exact_linear), "32 scales differ"),
-    "a zero point": (_ASYMMETRIC, _flip("zero_points", _is_exact_linear), "32 codes differ"),
+    "a code": ("w4a16-g32", _flip("codes", is_exact_linear), "1 codes differ"),
+    "a scale": ("w4a16-g32", _flip("scales", is_exact_linear), "32 scales differ"),
+    "a zero point": (_ASYMMETRIC, _flip("zero_points", is_exact_linear), "32 codes differ"),
     "a norm": ("bf16", _flip("values", lambda row: row.role == "float"), "1 values differ"),
-    "a code of a rounded row": ("bf16", _flip("codes", _is_requantised), "rms error is"),
+    "a code of a rounded row": ("bf16", _flip("codes", is_requantised), "rms error is"),
     "another's scales": ("w4a16-g32", _swap_scales, "scales differ"),
     "an error told too small": (
         "bf16",
-        _tell(_is_requantised, rounding=_scaled(0.99999)),
+        _tell(is_requantised, rounding=_scaled(0.99999)),
         "rms error is",
     ),
     "a largest error": (
         "bf16",
-        _tell(_is_requantised, rounding=lambda e: e["rounding"] | {"max": 0.0}),
+        _tell(is_requantised, rounding=lambda e: e["rounding"] | {"max": 0.0}),
         "largest error is",
     ),
     "rounded, called exact": (
         "bf16",
-        _tell(_is_requantised, outcome="exact", rounding=None),
+        _tell(is_requantised, outcome="exact", rounding=None),
         "called exact, but",
     ),
     "exact with an error": (
         "w4a16-g32",
-        _tell(_is_exact_linear, rounding={"rms": 0.1, "max": 0.1}),
+        _tell(is_exact_linear, rounding={"rms": 0.1, "max": 0.1}),
         "either exact or",
     ),
     "a share of zeros": (
         "bf16",
-        _tell(_is_requantised, zeros={"source": 0.5, "stored": 0.5}),
+        _tell(is_requantised, zeros={"source": 0.5, "stored": 0.5}),
         "share of zeros",
     ),
     "a pattern": (
         "bf16",
-        _tell(_is_requantised, zeros=lambda e: e["zeros"] | {"pattern": "2:4"}),
+        _tell(is_requantised, zeros=lambda e: e["zeros"] | {"pattern": "2:4"}),
         "pattern is not 2:4",
     ),
-    "a row left out": ("w4a16-g32", _leave_out, "the ledger is not whole"),
-    "a shape": ("bf16", _tell(_is_requantised, shape=[1, 1]), "the ledger is not whole"),
+    "a row left out": ("w4a16-g32", _leave_out(is_exact_linear), "the ledger is not whole"),
+    "a shape": ("bf16", _tell(is_requantised, shape=[1, 1]), "the ledger is not whole"),
     "blocks that do not fill a row": (
         "bf16",
-        _tell(_is_requantised, block_size=7),
+        _tell(is_requantised, block_size=7),
         "blocks of 7",
     ),
-    "codes without a range": ("bf16", _tell(_is_requantised, codes=None), "a range is missing"),
+    "codes without a range": ("bf16", _tell(is_requantised, codes=None), "a range is missing"),
     "a range too short": (
         "bf16",
-        _tell(_is_requantised, codes=lambda e: e["codes"] | {"length": 3}),
+        _tell(is_requantised, codes=lambda e: e["codes"] | {"length": 3}),
         "3 bytes where",
     ),
-    "a width": ("bf16", _tell(_is_requantised, bits=5), "4 or 8 bits"),
+    "a width": ("bf16", _tell(is_requantised, bits=5), "4 or 8 bits"),
 }
 
 
@@ -213,6 +191,20 @@ def test_a_lie_is_found_and_the_tensor_named(
     assert caught.value.exit_status == 3
     assert reason in str(caught.value)
     assert row.name in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["linear", "tied", "float"])
+def test_a_row_left_out_of_an_onnx_ledger_is_found(
+    role: str, tiny_checkpoint: Factory, page: Path, tmp_path: Path
+) -> None:
+    """No family says which weights such a graph waits for: the graph itself does."""
+    folder, bundle = write_folder(tiny_checkpoint("bf16"), tmp_path / "gpt2"), tmp_path / "out"
+    export(folder, SETS, bundle, runtime=page)
+    prove(bundle, folder)
+    row = _leave_out(lambda row: row.role == role)(bundle)
+    with pytest.raises(LedgerUntrue, match=re.escape(row.name)) as caught:
+        prove(bundle, folder)
+    assert "no row of the ledger is about it" in str(caught.value)
 
 
 def test_another_checkpoint_is_refused(tiny_checkpoint: Factory, bundle_of: Factory) -> None:
@@ -247,8 +239,14 @@ def test_the_command_tells_the_proof(
         "verify", str(bundle_of("w4a16-g32")), "--against", str(tiny_checkpoint("w4a16-g32"))
     ]  # fmt: skip
     assert tabwright.call(arguments) == 0
-    assert "codes changed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert tabwright.call([*arguments, "--format", "json"]) == 0
     proof = Proof.model_validate_json(capsys.readouterr().out)
     assert proof.weights["q4"].codes_compared > 0
+    assert "codes changed" in printed
+    for proven in proof.weights.values():
+        # The tied embedding is rounded at every width.
+        rms, largest = f"{proven.largest_rms:.2%}", f"{proven.largest_max:.2%}"
+        assert rms != largest
+        assert re.search(rf"{rms}\s+{largest}\s", printed)
     assert tabwright.call(["verify", "x", "--lora", "y"]) == 2

@@ -21,6 +21,7 @@ from exporter.checkpoint.gguf.documents import GgufDocuments
 from exporter.checkpoint.gguf.errors import UnreadableGguf, UnsupportedGguf
 from exporter.checkpoint.gguf.header import GgufTensor, Header, read_header
 from exporter.checkpoint.gguf.weights import Place, weight_of
+from exporter.checkpoint.inside import refuse_link_out
 from exporter.checkpoint.weights import Dense, Packed
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.([a-z_0-9]+)\.(weight|bias)")
@@ -53,6 +54,7 @@ def read_gguf(path: Path) -> Contents:
         UnsupportedGguf: an architecture or a rotation that is not known.
         UnsupportedScheme: a tensor of a type that cannot be dequantised.
         ShardMissing: a part of it is not there.
+        LinkOutside: a part that its name implies is a link out of its folder.
     """
     files = _files(path)
     first, *others = (read_header(file) for file in files)
@@ -72,7 +74,11 @@ def read_gguf(path: Path) -> Contents:
 
 
 def _files(path: Path) -> tuple[Path, ...]:
-    """All parts of what ``path`` is one part of."""
+    """All parts of what ``path`` is one part of.
+
+    ``path`` itself may be a link to anywhere: who names a file has chosen it.  The others
+    are found by name only, in a folder that somebody else may have filled.
+    """
     named = _NUMBERED.fullmatch(path.name)
     if named is None:
         return (path,)
@@ -80,7 +86,11 @@ def _files(path: Path) -> tuple[Path, ...]:
     files = [
         path.with_name(f"{stem}-{number:05}-of-{count}.gguf") for number in range(1, int(count) + 1)
     ]
+    if path not in files:
+        raise UnsupportedGguf(path, "a part of a split file under another name")
     for file in files:
+        if file != path:
+            refuse_link_out(file)
         if not file.is_file():
             raise ShardMissing(file, path)
     return tuple(files)
