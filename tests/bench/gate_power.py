@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
@@ -30,7 +31,7 @@ from browser_harness.judge import judge
 from browser_harness.judge.paired import time_ratio
 from browser_harness.judge.statistics import judged
 from browser_harness.machine import describe_machine
-from browser_harness.plan import PAGE, Options
+from browser_harness.plan import PAGE, PLANS, Options
 from browser_harness.summary import summarise, target_bytes
 from exporter.pipeline import export
 from manifests.budget import Budget
@@ -80,9 +81,11 @@ def _bundle(given: Path | None, scratch: Path) -> Path:
     return scratch / "bundle"
 
 
-def _in_turns(bundle: Path, page: Path) -> tuple[PagePair, ...]:
+def _in_turns(bundle: Path, page: Path, seconds: float) -> tuple[PagePair, ...]:
     old, new = Side(bundle, TARGET, PAGE), Side(bundle, TARGET, page)
-    return compare(old, new, Options(adapter="software", threads=1), silent)
+    plan = replace(PLANS["full"], sampling_seconds=seconds)
+    options = Options(adapter="software", threads=1, plans={**PLANS, "full": plan})
+    return compare(old, new, options, silent)
 
 
 def _report(bundle: Path, pairs: tuple[PagePair, ...]) -> Report:
@@ -128,8 +131,20 @@ def main() -> None:
 @click.option("--plain", "unchanged", default=50, show_default=True, help="Of an unchanged bundle.")
 @click.option("--slow", "slowed", default=20, show_default=True, help="Slowed ones.")
 @click.option("--slowdown", default=10.0, show_default=True, help="Percent of a token's time.")
+@click.option(
+    "--sampling-seconds",
+    "seconds",
+    default=PLANS["full"].sampling_seconds,
+    show_default=True,
+    help="As of 'measure'.",
+)
 def collect(
-    folder: Path, bundle: Path | None, unchanged: int, slowed: int, slowdown: float
+    folder: Path,
+    bundle: Path | None,
+    unchanged: int,
+    slowed: int,
+    slowdown: float,
+    seconds: float,
 ) -> None:
     """Measure plain and slowed pages into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +152,7 @@ def collect(
         measured = _bundle(bundle, Path(scratch))
         setup = folder / "setup.json"
         if not setup.exists():
-            found = _in_turns(measured, PAGE)
+            found = _in_turns(measured, PAGE, seconds)
             ms = median([each for pair in found for each in judged((*pair.old, *pair.new))])
             wait = {"token_ms": ms, "slowdown": slowdown, "wait_ms": ms * slowdown / 100}
             setup.write_text(json.dumps(wait) + "\n", "utf-8")
@@ -148,7 +163,7 @@ def collect(
             path = folder / f"{index:04}-{kind}.json"
             if path.exists():
                 continue
-            found = _in_turns(measured, pages[kind])
+            found = _in_turns(measured, pages[kind], seconds)
             _report(measured, found).save(path)
             ratio, spent = time_ratio(found), time.monotonic() - begun
             told = "no ratio" if ratio is None else f"x {ratio.value:.3f}"
