@@ -3,6 +3,7 @@
 Writes docs/study.md and docs/results/study.json after every row.  Rows that are kept under
 build/study are not done again, unless the model, the method, the texts or a library that
 decides them has changed; a change of our own export is told by ``_REVISION`` in work.py.
+``--published`` takes those of docs/results/study.json, too: it goes on where another machine was.
 """
 
 from __future__ import annotations
@@ -83,6 +84,14 @@ def _study(subjects: Sequence[Subject]) -> Study:
     )
 
 
+def _take_published(subjects: Sequence[Subject]) -> None:
+    by_name = {subject.name: subject for subject in subjects}
+    for result in Study.load(RAW).results:
+        subject, row = by_name[result.model], ROWS[result.row]
+        if result.failure is None and subject.result(row) is None:
+            subject.keep(row, result)
+
+
 def _write(study: Study) -> None:
     study.save(RAW)
     PAGE.write_text(render(study), "utf-8")
@@ -90,10 +99,13 @@ def _write(study: Study) -> None:
 
 @click.command()
 @click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), help="Only these.")
-def main(rows: tuple[str, ...]) -> None:
+@click.option("--published", is_flag=True, help="Keep the rows of docs/results/study.json.")
+def main(rows: tuple[str, ...], *, published: bool) -> None:
     """Do every row that is not kept, and write the page."""
     progress = Lines()
     subjects = [_subject(model, progress) for model in DEMO_MODELS.values()]
+    if published:
+        _take_published(subjects)
     for subject in subjects:
         for name in rows or ROWS:
             row = ROWS[name]
