@@ -166,18 +166,19 @@ async def _measure(
                 measured[name] = unmeasured(job, missing)
                 continue
             try:
-                # A driver or a server that dies costs its own target only.
-                async with (
-                    driver() as playwright,
-                    launch(
-                        playwright,
-                        executable=options.browser,
-                        adapter=adapter,
-                        headless=options.headless,
-                    ) as session,
-                ):
-                    browser = session.browser
-                    with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
+                # A driver or a server that dies costs its own target only.  The browser goes
+                # first: a server that it is connected to would leave its sockets open.
+                with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
+                    async with (
+                        driver() as playwright,
+                        launch(
+                            playwright,
+                            executable=options.browser,
+                            adapter=adapter,
+                            headless=options.headless,
+                        ) as session,
+                    ):
+                        browser = session.browser
                         measured[name] = await measure_target(session, site, job, progress)
                         measured[name] = await add_roofline(session, site, job, measured[name])
                         measured[name] = await sweep_target(

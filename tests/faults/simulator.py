@@ -116,7 +116,8 @@ class Simulator(StaticServer):
         self._script = script
 
     def die(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
+        # What else is being answered ends; by force, it would leave its file open.
+        self._server.should_exit = True
 
     def _application(self) -> ASGIApp:
         app = super()._application()
