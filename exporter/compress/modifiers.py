@@ -12,23 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from compressed_tensors.quantization.utils import calculate_range
 from compressed_tensors.utils.impl_backend import ImplBackend
+from llmcompressor.core import State
 from llmcompressor.modifiers import Modifier
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.gptq.helpers import column_scale_window
 from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+from llmcompressor.modifiers.transform.smoothquant.utils import LayerMap
 from llmcompressor.utils.pytorch.module import infer_sequential_targets
 
 from exporter.compress.models import linears_of
 
 _BACKENDS: Any = ImplBackend
 #: Where the weights that are being quantised are zero, bool [N, K], columns in GPTQ's order.
+#: Linears, and the norm that they read.
+_Mapping: TypeAlias = tuple[Any, ...] | list[Any]
 _ZEROS: ContextVar[torch.Tensor | None] = ContextVar("zeros", default=None)
 
 
@@ -138,6 +142,46 @@ class _PerLayer:
         return {name: total.sqrt() for name, total in squares.items()}
 
 
+class ReadingSmoothQuant(SmoothQuantModifier):
+    """SmoothQuant (https://arxiv.org/abs/2211.10438), from the norm that a linear reads.
+
+    llm-compressor 0.14 takes Gemma's norm after attention for the one that its feed-forward
+    reads. There it scales what is added to the residual: a smoothed model says nothing. LFM2
+    it does not know.
+    """
+
+    def on_initialize(self, state: State, **kwargs: Any) -> bool:
+        """Choose the norms by what the model has, before the library chooses by its name."""
+        names = {name.rpartition(".")[2] for name, _ in state.model.named_modules()}
+        for norm, found in _READ_FROM.items():
+            if norm in names:
+                self.mappings = found(state.model)
+        return bool(super().on_initialize(state, **kwargs))
+
+
+def _gemma(_: Any) -> list[_Mapping]:
+    return [
+        LayerMap(["re:.*q_proj", "re:.*k_proj", "re:.*v_proj"], "re:.*input_layernorm"),
+        LayerMap(["re:.*gate_proj", "re:.*up_proj"], "re:.*pre_feedforward_layernorm"),
+    ]
+
+
+def _lfm2(model: Any) -> list[_Mapping]:
+    """One norm is before attention in some layers, before a convolution in the others."""
+    read = {"full_attention": ["re:.*q_proj", "re:.*k_proj", "re:.*v_proj"]}
+    read |= {"conv": ["re:.*conv.in_proj"]}
+    mappings: list[_Mapping] = [LayerMap(["re:.*w1", "re:.*w3"], "re:.*ffn_norm")]
+    for kind, linears in read.items():
+        layers = "|".join(str(i) for i, each in enumerate(model.config.layer_types) if each == kind)
+        if layers:
+            mappings.append(LayerMap(linears, rf"re:.*layers\.({layers})\.operator_norm$"))
+    return mappings
+
+
+#: By a norm that only such models have: which norm each group of linears reads.
+_READ_FROM = {"pre_feedforward_layernorm": _gemma, "operator_norm": _lfm2}
+
+
 class PerLayerSparseGpt(_PerLayer, SparseGPTModifier):
     """SparseGPT (https://arxiv.org/abs/2301.00774), layer by layer."""
 
@@ -154,7 +198,7 @@ MODIFIERS: MappingProxyType[str, type[Modifier]] = MappingProxyType(
             PerLayerSparseGpt,
             PerLayerWanda,
             QuantizationModifier,
-            SmoothQuantModifier,
+            ReadingSmoothQuant,
             ZeroKeepingGptq,
         )
     }

@@ -138,7 +138,7 @@ def _prune(modifier: str) -> LlmCompressor:
     return LlmCompressor(modifiers)
 
 
-_SMOOTH = Modifier("SmoothQuantModifier", {"smoothing_strength": 0.8})
+_SMOOTH = Modifier("ReadingSmoothQuant", {"smoothing_strength": 0.8})
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
