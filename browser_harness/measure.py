@@ -188,8 +188,8 @@ async def _measure(
                 measured[name] = _after(measured.get(name), job, error)
     except asyncio.CancelledError:
         if measured:
-            rest = {name: jobs[name] for name in names if name not in measured}
-            measured |= {name: unmeasured(job, Interrupted()) for name, job in rest.items()}
+            rest = (name for name in names if name not in measured)
+            measured |= {name: unmeasured(jobs[name], Interrupted()) for name in rest}
             keep(report())
         raise
     return report()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import VARIANTS, write_checkpoint
+from tests.made_once import made_once
 
 # Tests never ask a hub for anything; a name that is not a local path is a bug.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,15 +23,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFacto
 
     Each is written once per session; a test that changes files works on a copy.
     """
-    written: dict[str, Path] = {}
 
-    def checkpoint(variant: str) -> Path:
-        if variant not in written:
-            folder = tmp_path_factory.mktemp("checkpoint") / variant
-            written[variant] = write_checkpoint(VARIANTS[variant], folder)
-        return written[variant]
+    def write(variant: str, folder: Path) -> Path:
+        return write_checkpoint(VARIANTS[variant], folder)
 
-    return checkpoint
+    return made_once(write, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from exporter.prove import prove
 from exporter.write.shards import ChunkDigest
 from manifests.bundle import MANIFEST_NAME, File, Manifest, Tensor, read_manifest
+from manifests.errors import TabwrightError
+
+#: Tells a lie in a bundle, and says of which row.
+Damage = Callable[[Path], Tensor]
 
 
 def reseal(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -36,3 +44,15 @@ def is_exact_linear(row: Tensor) -> bool:
 
 def is_requantised(row: Tensor) -> bool:
     return row.outcome == "requantised"
+
+
+def assert_found(damage: Damage, reason: str, checkpoint: Path, bundle: Path, copy: Path) -> None:
+    """Damage a ``copy`` of the bundle: the proof says why it is not true, and of which tensor."""
+    shutil.copytree(bundle, copy)
+    row = damage(copy)
+    with pytest.raises(TabwrightError) as caught:
+        prove(copy, checkpoint)
+    assert caught.value.code == "ledger-untrue"
+    assert caught.value.exit_status == 3
+    assert reason in str(caught.value)
+    assert row.name in str(caught.value)

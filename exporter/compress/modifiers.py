@@ -30,9 +30,9 @@ from llmcompressor.utils.pytorch.module import infer_sequential_targets
 from exporter.compress.models import linears_of
 
 _BACKENDS: Any = ImplBackend
-#: Where the weights that are being quantised are zero, bool [N, K], columns in GPTQ's order.
 #: Linears, and the norm that they read.
 _Mapping: TypeAlias = tuple[Any, ...] | list[Any]
+#: Where the weights that are being quantised are zero, bool [N, K], columns in GPTQ's order.
 _ZEROS: ContextVar[torch.Tensor | None] = ContextVar("zeros", default=None)
 
 

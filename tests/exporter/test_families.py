@@ -30,6 +30,7 @@ from targets import TARGETS
 from tests.checkpoints import edit_config
 from tests.decoder import Decoder
 from tests.families import FAMILY_CASES, IN_BROWSER, PLAIN, WINDOW, write_family
+from tests.made_once import made_once
 
 Factory = Callable[[str], Path]
 IDS = np.random.default_rng(7).integers(3, 512, 3 * WINDOW)
@@ -39,30 +40,21 @@ BOTH = (TARGETS["webgpu-q4"], TARGETS["wasm-q4"])
 
 @pytest.fixture(scope="module")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    written: dict[str, Path] = {}
+    def write(case: str, folder: Path) -> Path:
+        return write_family(FAMILY_CASES[case], folder)
 
-    def checkpoint(case: str) -> Path:
-        if case not in written:
-            folder = tmp_path_factory.mktemp("family") / case
-            written[case] = write_family(FAMILY_CASES[case], folder)
-        return written[case]
-
-    return checkpoint
+    return made_once(write, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def bundle_of(
     checkpoint_of: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    made: dict[str, Path] = {}
+    def make(name: str, out: Path) -> Path:
+        export(checkpoint_of(name), BOTH, out, runtime=page)
+        return out
 
-    def bundle(case: str) -> Path:
-        if case not in made:
-            made[case] = tmp_path_factory.mktemp("out") / case
-            export(checkpoint_of(case), BOTH, made[case], runtime=page)
-        return made[case]
-
-    return bundle
+    return made_once(make, tmp_path_factory)
 
 
 def _expected(checkpoint: Path, bundle: Path, target: str) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from exporter.prove import prove
 from exporter.prove.errors import LedgerUntrue
 from manifests.bundle import Tensor, read_manifest
 from targets import TARGETS
-from tests.lies import is_exact_linear, reseal, row_of
+from tests.lies import assert_found, is_exact_linear, reseal, row_of
+from tests.made_once import made_once
 
 Factory = Callable[[str], Path]
 GRAPH = Path("onnx") / "model_q4_wasm.onnx"
@@ -27,33 +28,44 @@ GRAPH = Path("onnx") / "model_q4_wasm.onnx"
 def bundle_of(
     tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    made: dict[str, Path] = {}
+    def make(name: str, out: Path) -> Path:
+        export(tiny_checkpoint(name), (TARGETS["wasm-q4"],), out, runtime=page)
+        return out
 
-    def bundle(variant: str) -> Path:
-        if variant not in made:
-            made[variant] = tmp_path_factory.mktemp("out") / variant
-            export(tiny_checkpoint(variant), (TARGETS["wasm-q4"],), made[variant], runtime=page)
-        return made[variant]
-
-    return bundle
+    return made_once(make, tmp_path_factory)
 
 
-def _in_graph(
-    choose: Callable[[Tensor], bool], part: str, change: Callable[[Any, Any], object]
-) -> Callable[[Path], Tensor]:
-    """Change a row's initializer, or the graph around it."""
+#: Changes an initializer, or the graph around it.
+Change = Callable[[Any, Any], object]
 
-    def damage(bundle: Path) -> Tensor:
-        row, path = row_of(bundle, choose), bundle / GRAPH
-        model = onnx.load(path, load_external_data=False)
-        name = f"{row.name}.{part}" if part else row.name
-        [tensor] = [each for each in model.graph.initializer if each.name == name]
-        change(tensor, model.graph)
-        path.write_bytes(model.SerializeToString())
-        reseal(bundle, lambda _: None)
+
+@dataclass(frozen=True)
+class Lie:
+    """What a graph is made to read instead of a row's ``part``, and what is said of it.
+
+    ``part`` is empty for the values of a row of floats.
+    """
+
+    change: Change
+    reason: str
+    part: str = "codes"
+    choose: Callable[[Tensor], bool] = is_exact_linear
+    variant: str = "w4a16-g32"
+
+    def tell(self, bundle: Path) -> Tensor:
+        """Change the bundle, and say which row's initializer was."""
+        row = row_of(bundle, self.choose)
+        name = f"{row.name}.{self.part}" if self.part else row.name
+        _change(bundle, lambda tensor: tensor.name == name, self.change)
         return row
 
-    return damage
+
+def _change(bundle: Path, choose: Callable[[Any], bool], change: Change) -> None:
+    path = bundle / GRAPH
+    model = onnx.load(path, load_external_data=False)
+    change(next(each for each in model.graph.initializer if choose(each)), model.graph)
+    path.write_bytes(model.SerializeToString())
+    reseal(bundle, lambda _: None)
 
 
 def _entry(tensor: Any, key: str) -> Any:
@@ -123,91 +135,39 @@ def _is_norm(row: Tensor) -> bool:
     return row.name == "model.norm.weight"
 
 
-LIES: dict[str, tuple[str, Callable[[Path], Tensor], str]] = {
-    "codes moved": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _moved),
-        "model_q4_wasm.onnx: reads its codes at bytes",
+def _to_the_start(tensor: Any, _: Any) -> None:
+    _entry(tensor, "offset").value = "0"
+
+
+LIES = {
+    "codes moved": Lie(_moved, "model_q4_wasm.onnx: reads its codes at bytes"),
+    "norm moved": Lie(_moved, "reads its values at bytes", "", _is_norm, "bf16"),
+    "scales cut short": Lie(_shortened, "does not read all of its scales", "scales"),
+    "codes of another": Lie(
+        _swapped, "reads its codes at bytes", choose=lambda r: "0.self_attn.o_proj" in r.name
     ),
-    "norm moved": (
-        "bf16",
-        _in_graph(_is_norm, "", _moved),
-        "reads its values at bytes",
+    "codes in no shard": Lie(_elsewhere, "lies nowhere"),
+    "codes without an end": Lie(_lengthless, "lies nowhere"),
+    "own zero points": Lie(
+        _moved, "reads its zero_points at bytes", "zero_points", variant="w4a16-g32-asymmetric"
     ),
-    "scales cut short": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "scales", _shortened),
-        "does not read all of its scales",
+    "zero points that are no middles": Lie(
+        _to_the_start, "reads zero points that the ledger does not have", "zero_points"
     ),
-    "codes of another": (
-        "w4a16-g32",
-        _in_graph(lambda r: "0.self_attn.o_proj" in r.name, "codes", _swapped),
-        "reads its codes at bytes",
-    ),
-    "codes in no shard": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _elsewhere),
-        "lies nowhere",
-    ),
-    "codes without an end": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _lengthless),
-        "lies nowhere",
-    ),
-    "own zero points": (
-        "w4a16-g32-asymmetric",
-        _in_graph(is_exact_linear, "zero_points", _moved),
-        "reads its zero_points at bytes",
-    ),
-    "zero points that are no middles": (
-        "w4a16-g32",
-        _in_graph(
-            is_exact_linear,
-            "zero_points",
-            lambda tensor, _: setattr(_entry(tensor, "offset"), "value", "0"),
-        ),
-        "reads zero points that the ledger does not have",
-    ),
-    "initializer that has no row": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _renamed),
-        "no row of the ledger is about it",
-    ),
-    "codes in its own file": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _inside),
-        "does not read any of its codes",
-    ),
-    "codes unused": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _unused),
-        "does not read any of its codes",
-    ),
-    "norm in its own file": (
-        "bf16",
-        _in_graph(_is_norm, "", _inside),
-        "no graph over q4 reads it",
-    ),
-    "codes as signed": (
-        "w4a16-g32",
-        _in_graph(is_exact_linear, "codes", _of_type(onnx.TensorProto.INT4)),
-        "reads its codes as INT4",
-    ),
+    "initializer that has no row": Lie(_renamed, "no row of the ledger is about it"),
+    "codes in its own file": Lie(_inside, "does not read any of its codes"),
+    "codes unused": Lie(_unused, "does not read any of its codes"),
+    "norm in its own file": Lie(_inside, "no graph over q4 reads it", "", _is_norm, "bf16"),
+    "codes as signed": Lie(_of_type(onnx.TensorProto.INT4), "reads its codes as INT4"),
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_lie_is_found_and_the_tensor_named(
-    lie: str, tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
+    lie: Lie, tiny_checkpoint: Factory, bundle_of: Factory, tmp_path: Path
 ) -> None:
-    variant, damage, reason = LIES[lie]
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle_of(variant), copy)
-    row = damage(copy)
-    with pytest.raises(LedgerUntrue) as caught:
-        prove(copy, tiny_checkpoint(variant))
-    assert reason in str(caught.value)
-    assert row.name in str(caught.value)
+    checkpoint, bundle = tiny_checkpoint(lie.variant), bundle_of(lie.variant)
+    assert_found(lie.tell, lie.reason, checkpoint, bundle, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("variant", ["w4a16-g32", "gptq-act-order"])
@@ -225,12 +185,7 @@ def test_an_order_of_columns_that_no_row_has_is_found(
 ) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(bundle_of("gptq-act-order"), copy)
-    path = copy / GRAPH
-    model = onnx.load(path, load_external_data=False)
-    order = next(each for each in model.graph.initializer if each.name.startswith("permutation."))
-    _moved(order, None)
-    path.write_bytes(model.SerializeToString())
-    reseal(copy, lambda _: None)
+    _change(copy, lambda tensor: tensor.name.startswith("permutation."), _moved)
     with pytest.raises(LedgerUntrue, match="order of columns that no row of the ledger has"):
         prove(copy, tiny_checkpoint("gptq-act-order"))
 
