@@ -259,10 +259,12 @@ async def _pair(
     quick, and who begins changes with every second pair.
     """
     first = number // 2 % 2
-    pages: dict[int, MeasurePage] = {}
-    for which in (first, 1 - first):
-        browser = browsers[(which + number) % 2]
-        pages[which] = await sides[which].page(browser, threads, plan)
+    pages = await asyncio.gather(
+        *(
+            side.page(browsers[(which + number) % 2], threads, plan)
+            for which, side in enumerate(sides)
+        )
+    )
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])
     for place, turn in enumerate(_turns()):
@@ -270,7 +272,7 @@ async def _pair(
         result = await pages[which].generate(prompt, 1 + plan.decode_tokens)
         warmup = plan.decode_tokens if place < _WARM_TURNS else plan.decode_warmup
         runs[which].append(decode_run(prompt, warmup, result, visit=number))
-    for page in pages.values():
+    for page in pages:
         await page.close()
     began: Literal["old", "new"] = "new" if first else "old"
     return PagePair(first=began, old=tuple(runs[0]), new=tuple(runs[1]))

@@ -1,22 +1,22 @@
 """Ratios of pages that took turns.
 
-A pair of pages is the sample: its runs alternate within a second or two, so whatever the
-machine did in that time fell on both, and only the ratio is kept.
+A pair of pages is the sample, and its value the median of what neighbouring runs differ by: they
+are a fraction of a second apart, so whatever the machine does for longer falls on both, and what
+it does to one run is one difference among many.
 
-Which page is opened first matters, by up to a tenth of a token's time, and each side is first
-equally often.  So the pairs of either kind are centred on their own mean before they are
-resampled; the bootstrap's standard error gives Student's interval around the middle of the
-two means, as in :mod:`browser_harness.judge.intervals`.
+Which page begins may matter, and each side does equally often.  So the pairs of either kind are
+centred on their own mean before they are resampled; the bootstrap's standard error gives
+Student's interval around the middle of the two means, as in
+:mod:`browser_harness.judge.intervals`.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from browser_harness.judge.figures import change
 from browser_harness.judge.intervals import RESAMPLES, Estimate
@@ -53,13 +53,17 @@ def time_ratio(pairs: Sequence[PagePair]) -> Estimate | None:
 
 
 def _log_ratio(pair: PagePair) -> float:
-    old, new = (float(np.median(_logs(judged(runs)))) for runs in (pair.old, pair.new))
-    return new - old
+    """Of runs that only warmed up nothing is told; the others come as neighbours do, in twos."""
+    old, new = (
+        np.array([_log_median(ms) for run in runs if (ms := judged([run]))])
+        for runs in (pair.old, pair.new)
+    )
+    both = min(len(old), len(new))
+    return float(np.median(new[:both] - old[:both])) if both else math.nan
 
 
-def _logs(ms: Iterable[float]) -> NDArray[np.float64]:
-    times = np.array(list(ms), dtype=np.float64)
-    return np.log(times) if times.size and times.min() > 0 else np.array([math.nan])
+def _log_median(ms: Sequence[float]) -> float:
+    return float(np.median(np.log(ms))) if min(ms) > 0 else math.nan
 
 
 def paired_comparison(metric: Metric, beside: Beside, allowed: float) -> Comparison | None:

@@ -56,6 +56,18 @@ def test_the_middle_of_a_page_is_what_counts() -> None:
     assert found.value == pytest.approx(1)
 
 
+def test_neighbouring_runs_are_compared_before_all_are() -> None:
+    # The machine slows down threefold within the pair; the second old run was held up besides.
+    old, new = (
+        tuple(DecodeRun(prompt_tokens=16, warmup=0, ms=(ms,)) for ms in times)
+        for times in ((10, 40, 20, 25, 30), (11, 16.5, 22, 27.5, 33))
+    )
+    pairs = [PagePair(first="old", old=old, new=new)] * 2
+    found = time_ratio(pairs)
+    assert found is not None
+    assert found.value == pytest.approx(1.1)
+
+
 def test_one_pair_or_a_blind_clock_tells_nothing() -> None:
     assert time_ratio(DRIFT[:1]) is None
     assert time_ratio([*DRIFT, pair([10], [0])]) is None

@@ -1,4 +1,5 @@
 import { reason, TabwrightError } from "./errors.ts";
+import type { Runner, Value } from "./heap.ts";
 import { ort } from "./ort.ts";
 import type { State } from "./schema.ts";
 
@@ -15,16 +16,16 @@ export interface Logits {
  * an input of another name is refused.
  */
 export class Forward {
-  readonly #session: ort.InferenceSession;
+  readonly #session: Runner;
   readonly #states: readonly State[];
   readonly #lost: Promise<never> | undefined;
   /** By the input's name; empty until the first step. */
-  #past = new Map<string, ort.Tensor>();
+  #past = new Map<string, Value>();
   #length = 0;
 
   /** @throws TabwrightError `graph-unsupported` naming the input that is not known. */
   constructor(
-    session: ort.InferenceSession,
+    session: Runner,
     states: readonly State[],
     lost: Promise<never> | undefined,
   ) {
@@ -61,7 +62,7 @@ export class Forward {
   async step(tokens: readonly number[], keep: number): Promise<Logits> {
     const outputs = await this.#run(this.#feeds(tokens, keep));
     const next = new Map(
-      this.#states.map(({ input, output }) => [input, outputs[output] as ort.Tensor]),
+      this.#states.map(({ input, output }) => [input, outputs[output] as Value]),
     );
     const { length } = this;
     this.reset();
@@ -76,7 +77,7 @@ export class Forward {
     return { rows, vocabulary, data };
   }
 
-  async #run(feeds: Record<string, ort.Tensor>): Promise<ort.InferenceSession.OnnxValueMapType> {
+  async #run(feeds: Record<string, Value>): Promise<Readonly<Record<string, Value>>> {
     try {
       const run = this.#session.run(feeds);
       return await (this.#lost ? Promise.race([run, this.#lost]) : run);
@@ -86,9 +87,9 @@ export class Forward {
     }
   }
 
-  #feeds(tokens: readonly number[], keep: number): Record<string, ort.Tensor> {
+  #feeds(tokens: readonly number[], keep: number): Record<string, Value> {
     const total = this.#length + tokens.length;
-    const make: Record<string, () => ort.Tensor> = {
+    const make: Record<string, () => Value> = {
       ...Object.fromEntries(
         this.#states.map((state) => [state.input, () => this.#past.get(state.input) ?? zeros(state)]),
       ),
@@ -98,7 +99,7 @@ export class Forward {
       position_ids: () => int64(Array.from(tokens, (_, i) => this.#length + i), [1, tokens.length]),
     };
     return Object.fromEntries(
-      this.#session.inputNames.map((name) => [name, (make[name] as () => ort.Tensor)()]),
+      this.#session.inputNames.map((name) => [name, (make[name] as () => Value)()]),
     );
   }
 }

@@ -2,6 +2,7 @@ import type { LoopKind, LoopOptions } from "./api.ts";
 import type { Gpu } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
+import { HeapSession } from "./heap.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
 import { createSession, type ort } from "./ort.ts";
 import { Resident } from "./resident.ts";
@@ -64,11 +65,13 @@ export async function openLoop(
 }
 
 async function openPlain({ entry, gpu, file, shards }: Parts, [chunk]: PrefillSizes): Promise<OpenLoop> {
+  const states = entry.states.map(({ output }) => output);
   const session = await createSession({ graph: file(entry.graph), shards }, gpu?.device, entry.session_config, {
-    gpuOutputs: entry.states.map(({ output }) => output),
+    gpuOutputs: states,
   });
   try {
-    const loop = new PlainLoop(new Forward(session, entry.states, gpu?.lost), chunk);
+    const runner = gpu ? session : new HeapSession(session, states);
+    const loop = new PlainLoop(new Forward(runner, entry.states, gpu?.lost), chunk);
     return { kind: "plain", loop, session };
   } catch (error) {
     await session.release();

@@ -1,6 +1,7 @@
 import * as ort from "onnxruntime-web/jspi";
 
 import { reason, TabwrightError } from "./errors.ts";
+import { watched } from "./ort_module.ts";
 import { withRecording } from "./recording.ts";
 
 export { ort };
@@ -36,8 +37,9 @@ export function prepareOrt(module: Blob, wasm: Blob, threads: number, notes: str
     return running.threads;
   }
   // Never revoked: the threads are workers that start from the module's URL.
+  const script = (code: BlobPart) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   ort.env.wasm.wasmPaths = {
-    mjs: URL.createObjectURL(new Blob([module], { type: "text/javascript" })),
+    mjs: script(watched(script(module))),
     wasm: URL.createObjectURL(new Blob([wasm], { type: "application/wasm" })),
   };
   ort.env.wasm.numThreads = threads;

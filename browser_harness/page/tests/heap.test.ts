@@ -1,0 +1,208 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+import { HeapSession, HeapTensor, type Value } from "../runtime/heap.ts";
+import { ort } from "../runtime/ort.ts";
+import { watched } from "../runtime/ort_module.ts";
+
+const FLOAT = 1;
+const INT64 = 7;
+
+interface Held {
+  readonly type: number;
+  readonly data: number;
+  readonly dims: readonly number[];
+}
+
+/**
+ * ONNX Runtime's C interface over a small heap. Its only graph appends `ids`, as floats, to `past`
+ * and gives the sum as `logits`; a negative id makes it fail.
+ */
+class FakeModule {
+  readonly PTR_SIZE = 4;
+  readonly HEAPU8 = new Uint8Array(1 << 16);
+  readonly #view = new DataView(this.HEAPU8.buffer);
+  readonly allocated = new Set<number>();
+  readonly tensors = new Map<number, Held>();
+  #free = 1 << 12;
+  #stack = 8;
+  #last = 0;
+  #handle = 1000;
+  runs = 0;
+
+  _malloc = (bytes: number) => {
+    const place = this.#free;
+    this.#free += Math.max(8, Math.ceil(bytes / 8) * 8);
+    this.allocated.add(place);
+    return place;
+  };
+  _free = (place: number) => expect(this.allocated.delete(place)).toBe(true);
+  _OrtFree = (place: number) => {
+    this._free(place);
+    return 0;
+  };
+  stackSave = () => this.#stack;
+  stackAlloc = (bytes: number) => {
+    const place = this.#stack;
+    this.#stack += Math.ceil(bytes / 8) * 8;
+    return place;
+  };
+  stackRestore = (stack: number) => {
+    this.#stack = stack;
+  };
+  setValue = (place: number, value: number) => this.#view.setUint32(place, value, true);
+  getValue = (place: number) => this.#view.getUint32(place, true);
+  lengthBytesUTF8 = (text: string) => new TextEncoder().encode(text).length;
+  stringToUTF8 = (text: string, place: number, bytes: number) => {
+    this.HEAPU8.set(new TextEncoder().encode(`${text}\0`), place);
+    expect(bytes).toBe(this.lengthBytesUTF8(text) + 1);
+  };
+  UTF8ToString = (place: number) =>
+    new TextDecoder().decode(this.HEAPU8.subarray(place, this.HEAPU8.indexOf(0, place)));
+
+  _OrtGetLastError = (code: number, message: number) => {
+    this.setValue(code, 1);
+    this.setValue(message, this.#last);
+    return 0;
+  };
+  _OrtCreateTensor = (type: number, data: number, bytes: number, dims: number, rank: number, location: number) => {
+    expect(location).toBe(1);
+    const held = { type, data, dims: Array.from({ length: rank }, (_, axis) => this.getValue(dims + 4 * axis)) };
+    expect(bytes).toBe(sizeOf(held.dims) * (type === INT64 ? 8 : 4));
+    return this.#hold(held);
+  };
+  _OrtGetTensorData = (tensor: number, type: number, data: number, dims: number, rank: number) => {
+    const held = this.tensors.get(tensor) as Held;
+    const place = this._malloc(4 * held.dims.length);
+    held.dims.forEach((size, axis) => this.setValue(place + 4 * axis, size));
+    for (const [at, value] of [[type, held.type], [data, held.data], [dims, place], [rank, held.dims.length]] as const) {
+      this.setValue(at, value);
+    }
+    return 0;
+  };
+  _OrtReleaseTensor = (tensor: number) => {
+    expect(this.tensors.delete(tensor)).toBe(true);
+    return 0;
+  };
+  _OrtRun = async (
+    ...[session, inputNames, inputs, inputCount, outputNames, outputCount, outputs]: [
+      number, number, number, number, number, number, number, number,
+    ]
+  ) => {
+    this.runs++;
+    expect(session).toBe(77);
+    const named = Object.fromEntries(
+      Array.from({ length: inputCount }, (_, index) => [
+        this.UTF8ToString(this.getValue(inputNames + 4 * index)),
+        this.tensors.get(this.getValue(inputs + 4 * index)) as Held,
+      ]),
+    );
+    const ids = this.#numbers(named["ids"] as Held);
+    if (ids.some((id) => id < 0)) {
+      this.#last = this.stackAlloc(64);
+      this.stringToUTF8("an id is negative", this.#last, 18);
+      return 1;
+    }
+    const all = [...this.#numbers(named["past"] as Held), ...ids];
+    const results: Record<string, number> = {
+      present: this.#floats(all, [1, all.length]),
+      logits: this.#floats([all.reduce((sum, id) => sum + id, 0)], [1, 1, 1]),
+    };
+    for (let index = 0; index < outputCount; index++) {
+      const name = this.UTF8ToString(this.getValue(outputNames + 4 * index));
+      this.setValue(outputs + 4 * index, results[name] as number);
+    }
+    return 0;
+  };
+
+  #hold(held: Held): number {
+    const handle = this.#handle++;
+    this.tensors.set(handle, held);
+    return handle;
+  }
+  /** A tensor of ONNX Runtime's own: its data go with it, so they are not counted. */
+  #floats(values: readonly number[], dims: readonly number[]): number {
+    const data = this._malloc(4 * values.length);
+    this.allocated.delete(data);
+    values.forEach((value, index) => this.#view.setFloat32(data + 4 * index, value, true));
+    return this.#hold({ type: FLOAT, data, dims });
+  }
+
+  #numbers({ type, data, dims }: Held): number[] {
+    return Array.from({ length: sizeOf(dims) }, (_, index) =>
+      type === INT64
+        ? Number(this.#view.getBigInt64(data + 8 * index, true))
+        : this.#view.getFloat32(data + 4 * index, true),
+    );
+  }
+}
+
+const sizeOf = (dims: readonly number[]) => dims.reduce((product, size) => product * size, 1);
+const ids = (...values: number[]) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
+const nothing = () => new ort.Tensor("float32", new Float32Array(0), [1, 0]);
+const SESSION = { inputNames: ["ids", "past"], outputNames: ["present", "logits"], handler: { sessionId: 77 } };
+const sessionLike = (session: unknown) => session as ort.InferenceSession;
+
+let module: FakeModule;
+
+/** Has the module started as onnxruntime-web does it: by the default function of its glue code. */
+async function start(): Promise<void> {
+  const source = (code: string) => `data:text/javascript,${encodeURIComponent(code)}`;
+  Reflect.set(globalThis, "fakeModule", module);
+  const glue = source("export default async () => globalThis.fakeModule;");
+  const started = (await import(/* @vite-ignore */ source(watched(glue)))) as { default: (config: object) => unknown };
+  expect(await started.default({})).toBe(module);
+}
+
+beforeEach(async () => {
+  module = new FakeModule();
+  await start();
+});
+afterEach(() => {
+  Reflect.deleteProperty(globalThis, "fakeModule");
+  for (const symbol of Object.getOwnPropertySymbols(globalThis)) {
+    if (symbol.description === "tabwright.onnxruntime") Reflect.deleteProperty(globalThis, symbol);
+  }
+});
+
+describe("a session in the heap", () => {
+  test("hands its states on where they are, and reads the rest", async () => {
+    const session = new HeapSession(sessionLike(SESSION), ["present"]);
+    let past: Value = nothing();
+    const sums: number[] = [];
+    for (const fed of [[1, 2], [3], [4]]) {
+      const { present, logits } = await session.run({ ids: ids(...fed), past });
+      past.dispose();
+      past = present as HeapTensor;
+      expect(past).toBeInstanceOf(HeapTensor);
+      expect((logits as ort.Tensor).dims).toEqual([1, 1, 1]);
+      sums.push(...((logits as ort.Tensor).data as Float32Array));
+      // One state, and nothing that was brought for a run.
+      expect(module.tensors.size).toBe(1);
+      expect(module.allocated.size).toBe(0);
+      expect(module.stackSave()).toBe(8);
+    }
+    expect(sums).toEqual([3, 6, 10]);
+    past.dispose();
+    expect(module.tensors.size).toBe(0);
+  });
+
+  test("tells why a run failed, and leaves nothing of it", async () => {
+    const session = new HeapSession(sessionLike(SESSION), ["present"]);
+    await expect(session.run({ ids: ids(-1), past: nothing() })).rejects.toThrow("an id is negative");
+    expect([module.tensors.size, module.allocated.size, module.stackSave()]).toEqual([0, 0, 8]);
+    const { present } = await session.run({ ids: ids(5), past: nothing() });
+    expect(present).toBeInstanceOf(HeapTensor);
+  });
+
+  test("refuses a tensor that no graph for the CPU takes, before it runs", async () => {
+    const session = new HeapSession(sessionLike(SESSION), ["present"]);
+    const odd = new ort.Tensor("uint8", new Uint8Array(1), [1, 1]);
+    await expect(session.run({ ids: ids(1), past: odd })).rejects.toThrow("uint8");
+    expect([module.runs, module.tensors.size, module.allocated.size]).toEqual([0, 0, 0]);
+  });
+
+  test("is refused where onnxruntime-web hides what it needs", () => {
+    const hidden = { ...SESSION, handler: {} };
+    expect(() => new HeapSession(sessionLike(hidden), [])).toThrow("onnxruntime-web hides");
+  });
+});
