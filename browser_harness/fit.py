@@ -36,8 +36,9 @@ PROFILES: MappingProxyType[str, int] = MappingProxyType(
 def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
-    On a GPU the codes lie as they are stored, scales in the width of the activations, the
-    cache in whole steps of its first size.  On a CPU the folded codes become floats while the
+    On a GPU the codes lie as they are stored, scales in the width of the activations.  The cache
+    comes in whole steps of its first size where a step writes it in place; elsewhere a step's
+    old one and new one are there together.  On a CPU the folded codes become floats while the
     heap still holds them, and the largest matrix once more; the heap itself grows by up to a
     fifth beyond what is needed.
     """
@@ -47,15 +48,16 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     position, fixed = work.state_bytes_per_position, work.state_bytes
     widest = max((max(row.shape) for row in rows if len(row.shape) > 1 and _inner(row)), default=1)
     logits = 4 * manifest.model.vocab_size
+    states = 2 * (context * position + fixed)
+    if entry.resident_graph:
+        states = _capacity(context, position, manifest.model.context_length) * position + fixed
     if entry.execution_provider == "webgpu":
-        most = manifest.model.context_length
-        capacity = _capacity(context, position, most) if entry.resident_graph else context
         rows_at_once = min(context, _CHUNK["gpu"])
         return Prediction(
             place="gpu",
             context=context,
             weights=sum(size for row in rows for size in gpu_sizes(row, entry)),
-            states=capacity * position + fixed,
+            states=states,
             activations=2 * rows_at_once * widest * _width(entry) + logits,
             runtime=0,
         )
@@ -66,7 +68,7 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
         place="wasm",
         context=context,
         weights=sum(floats) + stored + max(floats, default=0),
-        states=context * position + fixed,
+        states=states,
         activations=2 * min(context, _CHUNK["wasm"]) * widest * 4 + logits,
         runtime=_RUNTIME_HEAP,
     )

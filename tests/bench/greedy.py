@@ -70,8 +70,8 @@ CASES: MappingProxyType[str, Case] = MappingProxyType(
     {
         "wasm-1": Case("wasm-q4", "demo", 64, 64),
         "wasm-2": Case("wasm-q4", "demo", 64, 64, threads=2),
-        "webgpu-captured": Case("webgpu-q4", "tiny", 8, 32, adapter="software"),
-        "webgpu-plain": Case("webgpu-q4", "tiny", 8, 32, adapter="software", loop="plain"),
+        "webgpu-captured": Case("webgpu-q4", "tiny", 64, 64, adapter="software"),
+        "webgpu-plain": Case("webgpu-q4", "tiny", 64, 64, adapter="software", loop="plain"),
     }
 )
 

@@ -64,14 +64,14 @@ def test_on_a_gpu_the_cache_grows_in_whole_steps(manifest: Manifest) -> None:
     assert need.activations == 2 * 100 * 64 * 4 + 8 * 4
     conventional = manifest.targets["webgpu-q4"].model_copy(update={"resident_graph": None})
     plain = manifest.model_copy(update={"targets": {"webgpu-q4": conventional}})
-    assert predict(plain, "webgpu-q4", 100).states == 100 * 1536
+    assert predict(plain, "webgpu-q4", 100).states == 2 * 100 * 1536
 
 
 def test_on_a_cpu_floats_codes_and_the_largest_matrix(manifest: Manifest) -> None:
     need = predict(manifest, "wasm-q4", 1000)
     # Floats of the linear, everything as it is stored, and the largest floats once more.
     assert need.weights == 4 * 64 * 32 + (100 + 128 + 128) + 4 * 64 * 32
-    assert need.states == 1000 * 1536
+    assert need.states == 2 * 1000 * 1536
     # 128 positions are fed at once.
     assert need.activations == 2 * 128 * 64 * 4 + 8 * 4
     assert need.total == need.weights + need.states + need.activations + 50 * MIB

@@ -10,15 +10,17 @@ const ON_CPU = 1;
 /** A tensor in ONNX Runtime's heap, which a session takes as it is. */
 export class HeapTensor {
   readonly handle: number;
-  readonly #free: () => void;
+  #free: (() => void) | undefined;
 
   constructor(handle: number, free: () => void) {
     this.handle = handle;
     this.#free = free;
   }
 
+  /** Gives its memory back, once. */
   dispose(): void {
-    this.#free();
+    this.#free?.();
+    this.#free = undefined;
   }
 }
 

@@ -15,7 +15,8 @@ interface Held {
 
 /**
  * ONNX Runtime's C interface over a small heap. Its only graph appends `ids`, as floats, to `past`
- * and gives the sum as `logits`; a negative id makes it fail.
+ * and gives the sum as `logits`; a negative id makes it fail, and
+ * 99 gives integers.
  */
 class FakeModule {
   readonly PTR_SIZE = 4;
@@ -105,7 +106,7 @@ class FakeModule {
     const all = [...this.#numbers(named["past"] as Held), ...ids];
     const results: Record<string, number> = {
       present: this.#floats(all, [1, all.length]),
-      logits: this.#floats([all.reduce((sum, id) => sum + id, 0)], [1, 1, 1]),
+      logits: this.#floats([all.reduce((sum, id) => sum + id, 0)], [1, 1, 1], ids.includes(99) ? INT64 : FLOAT),
     };
     for (let index = 0; index < outputCount; index++) {
       const name = this.UTF8ToString(this.getValue(outputNames + 4 * index));
@@ -120,11 +121,11 @@ class FakeModule {
     return handle;
   }
   /** A tensor of ONNX Runtime's own: its data go with it, so they are not counted. */
-  #floats(values: readonly number[], dims: readonly number[]): number {
+  #floats(values: readonly number[], dims: readonly number[], type = FLOAT): number {
     const data = this._malloc(4 * values.length);
     this.allocated.delete(data);
     values.forEach((value, index) => this.#view.setFloat32(data + 4 * index, value, true));
-    return this.#hold({ type: FLOAT, data, dims });
+    return this.#hold({ type, data, dims });
   }
 
   #numbers({ type, data, dims }: Held): number[] {
@@ -192,6 +193,12 @@ describe("a session in the heap", () => {
     expect([module.tensors.size, module.allocated.size, module.stackSave()]).toEqual([0, 0, 8]);
     const { present } = await session.run({ ids: ids(5), past: nothing() });
     expect(present).toBeInstanceOf(HeapTensor);
+  });
+
+  test("gives everything back once where an output cannot be read", async () => {
+    const session = new HeapSession(sessionLike(SESSION), []);
+    await expect(session.run({ ids: ids(99), past: nothing() })).rejects.toThrow("an output is of ONNX's type 7");
+    expect([module.tensors.size, module.allocated.size, module.stackSave()]).toEqual([0, 0, 8]);
   });
 
   test("refuses a tensor that no graph for the CPU takes, before it runs", async () => {
