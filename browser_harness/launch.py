@@ -14,6 +14,7 @@ from playwright.async_api import BrowserContext, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
 from browser_harness.browsers import FoundBrowser, browser_version, find_browser
+from browser_harness.crashes import Crashes
 from browser_harness.flags import AdapterKind, flags_for
 from browser_harness.profiles import Profile
 from browser_harness.tab import BrowserDied, Tab
@@ -63,6 +64,7 @@ class Session:
     browser: Browser
     profile: Path
     _context: BrowserContext
+    _crashes: Crashes
 
     async def new_tab(self, *, seconds: float = 30.0) -> Tab:
         """Open an empty page.
@@ -72,7 +74,7 @@ class Session:
         """
         try:
             async with asyncio.timeout(seconds):
-                return Tab(await self._context.new_page())
+                return Tab(await self._context.new_page(), self._crashes)
         except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
             raise BrowserDied("opening a page") from None
 
@@ -158,6 +160,7 @@ async def launch(
         finally:
             profile.take_along()
         try:
+            crashes = await _listen(context)
             yield Session(
                 browser=Browser(
                     name=found.name,
@@ -168,6 +171,7 @@ async def launch(
                 ),
                 profile=profile.path,
                 _context=context,
+                _crashes=crashes,
             )
         finally:
             await _within(_CLOSE_SECONDS, context.close())
@@ -201,6 +205,17 @@ async def _start(
         raise BrowserFailed(found.executable, error.message.splitlines()[0]) from None
     except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
         raise BrowserDied("starting") from None
+
+
+async def _listen(context: BrowserContext) -> Crashes:
+    crashes = Crashes()
+    try:
+        async with asyncio.timeout(_LAUNCH_SECONDS):
+            assert context.browser is not None  # It is for contexts that reach us otherwise.
+            await crashes.listen(context.browser)
+    except Exception:  # noqa: BLE001 - as in _start
+        raise BrowserDied("starting") from None
+    return crashes
 
 
 def _drop_abandoned(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from playwright.async_api import CDPSession, ConsoleMessage, Page
 from playwright.async_api import Error as PlaywrightError
 
+from browser_harness.crashes import Crashes, Ending
 from manifests.errors import EnvironmentProblem
 
 #: Lines kept of the console, and characters kept of a line: a page in a loop must
@@ -72,11 +73,9 @@ class PageCrashed(EnvironmentProblem):
 
     code = "page-crashed"
 
-    def __init__(self, doing: str) -> None:
-        super().__init__(
-            f"the page crashed while {doing}",
-            "most often it ran out of memory: try a smaller model or target, or free memory",
-        )
+    def __init__(self, doing: str, ending: Ending) -> None:
+        how = f" ({ending.how})" if ending.how else ""
+        super().__init__(f"the page crashed{how} while {doing}", ending.next_step)
 
 
 class BrowserDied(EnvironmentProblem):
@@ -121,8 +120,9 @@ class Tab:
         BrowserDied: the browser or its driver is gone.
     """
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, crashes: Crashes) -> None:
         self._page = page
+        self._crashes, self._before = crashes, crashes.count
         self._crashed = asyncio.Event()
         self._protocol: CDPSession | None = None
         self.console: list[str] = []
@@ -150,7 +150,7 @@ class Tab:
         # A killed driver raises a bare Exception.
         except Exception as error:  # noqa: BLE001
             if self._crashed.is_set() or not isinstance(error, PlaywrightError):
-                raise self._explain(error, doing) from None
+                raise await self._explain(error, doing) from None
             reason = _CALLED.sub("", error.message.splitlines()[0])
             raise PageUnreachable(url, reason) from None
         if response is not None and not response.ok:
@@ -187,7 +187,7 @@ class Tab:
         except TimeoutError:
             raise PageTimeout(doing, seconds) from None
         except Exception as error:  # noqa: BLE001 - as in open
-            raise self._explain(error, doing) from None
+            raise await self._explain(error, doing) from None
 
     async def command(self, method: str, *, seconds: float, **parameters: Any) -> None:
         """Have the browser do ``method`` of its DevTools protocol to this page."""
@@ -201,11 +201,11 @@ class Tab:
         except TimeoutError:
             raise PageTimeout(doing, seconds) from None
         except Exception as error:  # noqa: BLE001 - as in open
-            raise self._explain(error, doing) from None
+            raise await self._explain(error, doing) from None
 
-    def _explain(self, error: Exception, doing: str) -> EnvironmentProblem:
+    async def _explain(self, error: Exception, doing: str) -> EnvironmentProblem:
         if self._crashed.is_set() or "crashed" in str(error):
-            return PageCrashed(doing)
+            return PageCrashed(doing, await self._crashes.after(self._before))
         gone = self._page.is_closed() or "has been closed" in str(error)
         if isinstance(error, PlaywrightError) and not gone:
             # The page threw outside of a call: a bug in the page.
@@ -220,4 +220,4 @@ class Tab:
         except TimeoutError:
             raise PageTimeout("closing", seconds) from None
         except Exception as error:  # noqa: BLE001 - as in open
-            raise self._explain(error, "closing") from None
+            raise await self._explain(error, "closing") from None

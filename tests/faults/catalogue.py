@@ -134,8 +134,12 @@ BROWSERS: Mapping[str, Fault] = {
     ),
     # No flag of Chromium's takes it away any more.
     "no-jspi": Fault("jspi-missing", prepare=runs("() => delete WebAssembly.Suspending")),
-    "renderer-crash": Fault("page-crashed", wrong=SLOW, strike=after(0.5, kills("renderer"))),
-    "renderer-crash-late": Fault("page-crashed", strike=kills("renderer"), amid="generate"),
+    "renderer-crash": Fault(
+        "page-crashed", "SIGKILL", wrong=SLOW, strike=after(0.5, kills("renderer"))
+    ),
+    "renderer-crash-late": Fault(
+        "page-crashed", "SIGKILL", strike=kills("renderer"), amid="generate"
+    ),
     "browser-killed": Fault("browser-died", wrong=SLOW, strike=after(0.5, kills("browser"))),
     "driver-killed": Fault("browser-died", wrong=SLOW, strike=after(0.5, strikes.kills_driver)),
     "gpu-process-crash": Fault(
@@ -154,6 +158,7 @@ BROWSERS: Mapping[str, Fault] = {
     "loop": Fault("page-timeout", wrong=SLOW, strike=after(0.5, runs(strikes.LOOP)), seconds=3),
     "heap-full": Fault(
         "page-crashed",
+        "SIGTRAP",
         wrong=SLOW,
         strike=after(0.5, runs(strikes.FILL_HEAP)),
         flags=("--js-flags=--max-old-space-size=64",),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from signal import Signals
 
 import pytest
 from playwright.async_api import Error as PlaywrightError
 
+from browser_harness import crashes
+from browser_harness.crashes import Crashes
 from browser_harness.launch import driver, launch
 from browser_harness.serve import StaticServer
 from browser_harness.tab import (
@@ -67,8 +70,26 @@ def test_a_page_that_has_crashed_answers_no_more(site: StaticServer) -> None:
         async with opened(site) as tab:
             with suppress(PlaywrightError):
                 await tab._page.goto("chrome://crash")
-            with pytest.raises(PageCrashed, match="while loading"):
+            with pytest.raises(PageCrashed, match=r"\(SIGSEGV\) while loading") as caught:
                 await load(tab, "wasm-sleeps")
+            assert "rather than of the bundle" in caught.value.next_step
+
+    asyncio.run(work())
+
+
+def test_an_ending_is_waited_for_and_no_older_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crashes, "_HEARD_SECONDS", 0.2)
+
+    async def work() -> None:
+        heard = Crashes()
+        heard._hear({"status": "crashed", "errorCode": Signals.SIGSEGV})
+        before = heard.count
+        assert (await heard.after(before)).how == ""
+        later = asyncio.ensure_future(heard.after(before))
+        await asyncio.sleep(0)
+        heard._hear({"status": "oom", "errorCode": 0})
+        assert (await later).how == "oom"
+        assert (await heard.after(0)).how == "oom"
 
     asyncio.run(work())
 
