@@ -78,10 +78,15 @@ export class HeapSession implements Runner {
         return tensor.handle;
       });
       const results = this.#pointers(outputNames.map(() => 0));
-      const names = [this.#names(inputNames), this.#names(outputNames)] as const;
       const code = await this.#module._OrtRun(
-        ...[this.#session, names[0], this.#pointers(inputs), inputs.length],
-        ...([names[1], outputNames.length, results, 0] as const),
+        this.#session,
+        this.#names(inputNames),
+        this.#pointers(inputs),
+        inputs.length,
+        this.#names(outputNames),
+        outputNames.length,
+        results,
+        0,
       );
       if (code !== 0) throw this.#error();
       for (const index of outputNames.keys()) made.push(this.#held(this.#pointer(results, index)));
@@ -127,12 +132,14 @@ export class HeapSession implements Runner {
   #read(tensor: HeapTensor): ort.Tensor {
     const module = this.#module;
     const told = this.#pointers([0, 0, 0, 0]);
-    const places = [0, 1, 2, 3].map((index) => told + index * module.PTR_SIZE);
-    const [typeAt, dataAt, dimsAt, rankAt] = places as [number, number, number, number];
-    if (module._OrtGetTensorData(tensor.handle, typeAt, dataAt, dimsAt, rankAt) !== 0) throw this.#error();
-    const [type, data, at, rank] = [0, 1, 2, 3].map((index) => this.#pointer(told, index)) as [number, number, number, number];
-    const dims = Array.from({ length: rank }, (_, index) => this.#pointer(at, index));
-    module._OrtFree(at);
+    const at = (index: number) => told + index * module.PTR_SIZE;
+    if (module._OrtGetTensorData(tensor.handle, at(0), at(1), at(2), at(3)) !== 0) throw this.#error();
+    const type = this.#pointer(told, 0);
+    const data = this.#pointer(told, 1);
+    const sizes = this.#pointer(told, 2);
+    const rank = this.#pointer(told, 3);
+    const dims = Array.from({ length: rank }, (_, index) => this.#pointer(sizes, index));
+    module._OrtFree(sizes);
     const size = dims.reduce((product, axis) => product * axis, 1);
     if (type !== TYPES.float32) throw new Error(`an output is of ONNX's type ${type}, not float32`);
     const values = new Float32Array(module.HEAPU8.slice(data, data + 4 * size).buffer);
