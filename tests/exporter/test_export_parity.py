@@ -25,7 +25,7 @@ from manifests.bundle import Manifest, Tensor, read_manifest
 from targets import TARGETS, find_targets
 from tests.checkpoints import VARIANTS, Variant
 from tests.decoder import Decoder
-from tests.made_once import made_once
+from tests.made_once import exported_once
 
 Factory = Callable[[str], Path]
 #: Largest logit difference by activation width; logits of these models reach about 10.
@@ -37,11 +37,7 @@ IDS = np.random.default_rng(7).integers(3, 512, 40)
 def bundle_of(
     tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    def make(name: str, out: Path) -> Path:
-        export(tiny_checkpoint(name), tuple(TARGETS.values()), out, runtime=page)
-        return out
-
-    return made_once(make, tmp_path_factory)
+    return exported_once(tiny_checkpoint, tuple(TARGETS.values()), page, tmp_path_factory)
 
 
 def _reference(

@@ -30,7 +30,7 @@ from targets import TARGETS
 from tests.checkpoints import edit_config
 from tests.decoder import Decoder
 from tests.families import FAMILY_CASES, IN_BROWSER, PLAIN, WINDOW, write_family
-from tests.made_once import made_once
+from tests.made_once import exported_once, made_once
 
 Factory = Callable[[str], Path]
 IDS = np.random.default_rng(7).integers(3, 512, 3 * WINDOW)
@@ -50,11 +50,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Factory:
 def bundle_of(
     checkpoint_of: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    def make(name: str, out: Path) -> Path:
-        export(checkpoint_of(name), BOTH, out, runtime=page)
-        return out
-
-    return made_once(make, tmp_path_factory)
+    return exported_once(checkpoint_of, BOTH, page, tmp_path_factory)
 
 
 def _expected(checkpoint: Path, bundle: Path, target: str) -> NDArray[np.float32]:

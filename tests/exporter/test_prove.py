@@ -20,7 +20,7 @@ from targets import TARGETS
 from tests.checkpoints import VARIANTS
 from tests.exporter.test_adapter import write_adapter
 from tests.lies import assert_found, is_exact_linear, is_requantised, reseal, row_of
-from tests.made_once import made_once
+from tests.made_once import exported_once
 from tests.onnx_folders import write_folder
 
 Factory = Callable[[str], Path]
@@ -31,11 +31,7 @@ SETS = (TARGETS["wasm-q4"], TARGETS["webgpu-q8"])
 def bundle_of(
     tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    def make(name: str, out: Path) -> Path:
-        export(tiny_checkpoint(name), SETS, out, runtime=page)
-        return out
-
-    return made_once(make, tmp_path_factory)
+    return exported_once(tiny_checkpoint, SETS, page, tmp_path_factory)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

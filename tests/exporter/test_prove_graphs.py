@@ -18,7 +18,7 @@ from exporter.prove.errors import LedgerUntrue
 from manifests.bundle import Tensor, read_manifest
 from targets import TARGETS
 from tests.lies import assert_found, is_exact_linear, reseal, row_of
-from tests.made_once import made_once
+from tests.made_once import exported_once
 
 Factory = Callable[[str], Path]
 GRAPH = Path("onnx") / "model_q4_wasm.onnx"
@@ -28,11 +28,7 @@ GRAPH = Path("onnx") / "model_q4_wasm.onnx"
 def bundle_of(
     tiny_checkpoint: Factory, page: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Factory:
-    def make(name: str, out: Path) -> Path:
-        export(tiny_checkpoint(name), (TARGETS["wasm-q4"],), out, runtime=page)
-        return out
-
-    return made_once(make, tmp_path_factory)
+    return exported_once(tiny_checkpoint, (TARGETS["wasm-q4"],), page, tmp_path_factory)
 
 
 #: Changes an initializer, or the graph around it.
