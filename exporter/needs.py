@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
+from exporter.checkpoint import Dense, Packed
 from manifests.bundle import Tensor, WeightSet
 from targets import Target
 
@@ -21,11 +22,34 @@ def needed_limits(target: Target, weights: WeightSet) -> dict[str, int]:
     A tensor is one buffer and one binding: a small model needs no more than every adapter
     has, whatever a target's largest model may need.
     """
-    largest = max((size for row in weights.tensors for size in _stored(row)), default=0)
+    largest = max((place.length for row in weights.tensors for _, place in row.parts()), default=0)
     return {
         name: max(largest, _EVERYWHERE[name]) if name in _EVERYWHERE else least
         for name, least in target.limits.items()
     }
+
+
+def code_bits(target: Target, role: str) -> int:
+    """The width of a matrix's codes: head and embedding have their own."""
+    return target.bits if role == "linear" else target.head_bits
+
+
+def least_bytes(target: Target, weights: Iterable[Dense | Packed], roles: Mapping[str, str]) -> int:
+    """What ``weights`` take at least, told before one is read: codes, and floats of the rest.
+
+    ``roles`` are those of the matrices.  Scales and zero points come on top.
+    """
+    return sum(
+        prod(weight.shape) * code_bits(target, roles[weight.name]) // 8
+        if weight.name in roles
+        else prod(weight.shape) * _FLOAT
+        for weight in weights
+    )
+
+
+def stored_bytes(tensors: Iterable[Tensor]) -> int:
+    """What ``tensors`` take as they lie in the shards."""
+    return sum(row.stored_bytes for row in tensors)
 
 
 def products(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -41,7 +65,7 @@ def folded(target: Target, tensors: Sequence[Tensor]) -> tuple[str, ...]:
     """
     if target.heap_bytes is None:
         return ()
-    room = target.heap_bytes - sum(size for row in tensors for size in _stored(row))
+    room = target.heap_bytes - stored_bytes(tensors)
     chosen = []
     for row in products(tensors):
         room -= _more_as_floats(row)
@@ -54,15 +78,10 @@ def folded(target: Target, tensors: Sequence[Tensor]) -> tuple[str, ...]:
 def weight_bytes(target: Target, weights: WeightSet) -> int:
     """Bytes that the weights take in memory: as they are stored, or as floats where folded."""
     floats = set(folded(target, weights.tensors))
-    stored = sum(size for row in weights.tensors for size in _stored(row))
+    stored = stored_bytes(weights.tensors)
     return stored + sum(_more_as_floats(row) for row in weights.tensors if row.name in floats)
 
 
 def _more_as_floats(row: Tensor) -> int:
     # A tied matrix is needed as codes as well: its rows are gathered from them.
-    return _FLOAT * prod(row.shape) - (0 if row.role == "tied" else sum(_stored(row)))
-
-
-def _stored(row: Tensor) -> list[int]:
-    places = (row.codes, row.scales, row.zero_points, row.permutation, row.values)
-    return [place.length for place in places if place is not None]
+    return _FLOAT * prod(row.shape) - (0 if row.role == "tied" else row.stored_bytes)

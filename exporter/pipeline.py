@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Literal
 
 import onnx_ir as ir
 
-from exporter.checkpoint import Checkpoint, Dense, Packed, open_checkpoint
+from exporter.checkpoint import Checkpoint, open_checkpoint
 from exporter.checkpoint.tokenizer import open_tokenizer
 from exporter.describe import describe_model
 from exporter.graph.declared import declare, declare_over
@@ -19,7 +18,7 @@ from exporter.graph.skeleton import reached_context
 from exporter.lower.interface import describe_states
 from exporter.lower.passes import lower
 from exporter.lower.resident import can_be_resident
-from exporter.needs import folded, needed_limits, products, weight_bytes
+from exporter.needs import folded, least_bytes, needed_limits, products, stored_bytes, weight_bytes
 from exporter.optimum.export import optimum_graph
 from exporter.self_check import make_self_check
 from exporter.write import files, staging
@@ -47,7 +46,7 @@ class TooLargeForTarget(BadInput):
 
     def __init__(self, target: Target, needed: int, room: int) -> None:
         super().__init__(
-            f"{target.name}: {needed >> 20} MiB of codes, room for {room >> 20} MiB",
+            f"{target.name}: {needed >> 20} MiB of weights, room for {room >> 20} MiB",
             "leave this target out: the WebGPU targets keep their weights on the GPU",
         )
 
@@ -96,7 +95,7 @@ def export(
     reached = min(reached_context(skeleton, context) for skeleton in declared.skeletons.values())
     checkpoint = _remark(checkpoint, declared.remarks)
     for target in targets:
-        _check_fits(declared.weights, target)
+        _check_fits(target, least_bytes(target, declared.weights, declared.roles))
 
     with staging.staged(out, force=force) as stage:
         described: list[File] = []
@@ -108,6 +107,7 @@ def export(
             )
             described += shards
             for target in members:
+                _check_fits(target, stored_bytes(weights[name].tensors))
                 skeleton = declared.skeletons[target.activation_dtype]
                 entry = _write_graphs(stage, skeleton, target, store, weights[name])
                 graphs = filter(None, (entry.graph, entry.resident_graph))
@@ -117,7 +117,6 @@ def export(
         model = describe_model(checkpoint, declared.weights, reached)
         described += copy_model_files(stage, checkpoint, model, entries, weights)
         described += copy_runtime(stage, runtime)
-        model = describe_model(checkpoint, declared.weights, reached)
         self_check = make_self_check(
             stage,
             entries,
@@ -146,8 +145,7 @@ def export(
     return manifest
 
 
-def _check_fits(weights: list[Dense | Packed], target: Target) -> None:
-    needed = target.bits * sum(prod(weight.shape) for weight in weights) // 8
+def _check_fits(target: Target, needed: int) -> None:
     if target.heap_bytes is not None and needed > target.heap_bytes:
         raise TooLargeForTarget(target, needed, target.heap_bytes)
 

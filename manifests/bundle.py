@@ -91,6 +91,10 @@ class Zeros(Schema):
     pattern: Literal["2:4"] | None = None
 
 
+#: What a tensor is stored as: fields of :class:`Tensor`.
+Part = Literal["codes", "scales", "zero_points", "permutation", "values"]
+
+
 class Tensor(Schema):
     """A row of the ledger: one source tensor and how it lies in the bundle.
 
@@ -125,6 +129,22 @@ class Tensor(Schema):
     permutation: Range | None = None
     values: Range | None = None
     value_dtype: Literal["float16", "float32"] | None = None
+
+    def parts(self) -> tuple[tuple[Part, Range], ...]:
+        """Everything that it is stored as."""
+        parts: tuple[tuple[Part, Range | None], ...] = (
+            ("codes", self.codes),
+            ("scales", self.scales),
+            ("zero_points", self.zero_points),
+            ("permutation", self.permutation),
+            ("values", self.values),
+        )
+        return tuple((name, place) for name, place in parts if place is not None)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(place.length for _, place in self.parts())
 
 
 class WeightSet(Schema):
@@ -258,9 +278,7 @@ class Manifest(Schema):
     def _ranges(self) -> Iterator[Range]:
         for weights in self.weights.values():
             for row in weights.tensors:
-                codes = (row.codes, row.scales, row.zero_points, row.permutation)
-                places = (*codes, row.values)
-                yield from (place for place in places if place is not None)
+                yield from (place for _, place in row.parts())
 
     def sealed_bytes(self) -> bytes:
         """The file's bytes, with the seal that belongs to them."""

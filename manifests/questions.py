@@ -172,6 +172,8 @@ LAYOUTS: MappingProxyType[str, Layout] = MappingProxyType(
 def _question(path: Path, line: int, text: bytes) -> Question:
     try:
         row = json.loads(text)
+        # Raises for half of a surrogate pair, which is no text to a tokenizer.
+        json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise QuestionInvalid(path, line, f"not JSON: {error}") from None
     if not isinstance(row, dict):

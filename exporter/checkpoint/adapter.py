@@ -31,8 +31,7 @@ from exporter.checkpoint.adapter_config import (
 from exporter.checkpoint.errors import PickleRefused, TensorMissing
 from exporter.checkpoint.inside import refuse_links_out
 from exporter.checkpoint.safetensors_file import StoredTensor, open_safetensors
-from exporter.checkpoint.weights import Dense, Packed, Stored
-from exporter.quant.blocks import dequantise
+from exporter.checkpoint.weights import Dense, Packed, Stored, packed_rows
 
 _PICKLE = "adapter_model.bin"
 _PREFIX = "base_model.model."
@@ -248,7 +247,5 @@ def _base_rows(base: Dense | Packed, start: int, stop: int) -> NDArray[np.float3
     # Packed rows are read from a multiple of row_multiple.
     first = start // base.row_multiple * base.row_multiple
     last = min(-(-stop // base.row_multiple) * base.row_multiple, base.shape[0])
-    scales, zero_points = base.scales(), base.zero_points()
-    zeros = None if zero_points is None else zero_points[first:last]
-    values = dequantise(base.codes(first, last), scales[first:last], zeros, base.bits)
+    values = packed_rows(base, base.scales(), base.zero_points(), first, last)
     return values[start - first : stop - first]

@@ -20,9 +20,10 @@ from pydantic import Field, FiniteFloat
 
 from exporter.checkpoint import strict_json
 from exporter.checkpoint.config import Part, read_part
-from exporter.checkpoint.errors import TensorMissing, UnsupportedScheme, WrongShape
+from exporter.checkpoint.errors import UnsupportedScheme, WrongShape
 from exporter.checkpoint.int8 import Int8
 from exporter.checkpoint.nf4 import DTYPES, Nested, Nf4
+from exporter.checkpoint.packing import take
 from exporter.checkpoint.safetensors_file import StoredTensor
 from exporter.checkpoint.scales import scales_of
 
@@ -91,7 +92,7 @@ class BitsAndBytes:
 
 def _int8(module: str, tensors: dict[str, StoredTensor]) -> Int8:
     scale = tensors.pop(f"{module}{_SCB}")
-    weight = _take(tensors, scale.path, f"{module}.weight")
+    weight = take(tensors, scale.path, f"{module}.weight")
     layout = tensors.pop(f"{module}.weight_format", None)
     # 0 is rows; the others are tilings for kernels that bitsandbytes has dropped.
     if layout is not None and (layout.nbytes != 1 or layout.read().item() != 0):
@@ -104,7 +105,7 @@ def _nf4(module: str, packed_state: StoredTensor, tensors: dict[str, StoredTenso
     state = _read_state(packed_state)
     if state.quant_type != "nf4":
         raise UnsupportedScheme(packed_state.path, f"bitsandbytes {state.quant_type} (of {module})")
-    weight = _take(tensors, packed_state.path, name)
+    weight = take(tensors, packed_state.path, name)
     if weight.dtype != np.uint8:
         raise UnsupportedScheme(weight.path, f"bitsandbytes nf4 stored as {weight.dtype} ({name})")
     rows, columns = state.shape
@@ -112,16 +113,16 @@ def _nf4(module: str, packed_state: StoredTensor, tensors: dict[str, StoredTenso
         raise WrongShape(weight.path, name, f"rows of {columns} values end inside a byte")
     weight.expect((rows * columns // 2, 1))
     blocks = -(-rows * columns // state.blocksize)
-    levels = _expect(_take(tensors, weight.path, f"{name}.quant_map"), (16,), np.float32)
-    absmax = _take(tensors, weight.path, f"{name}.absmax")
+    levels = _expect(take(tensors, weight.path, f"{name}.quant_map"), (16,), np.float32)
+    absmax = take(tensors, weight.path, f"{name}.absmax")
     nested = None
     if state.nested_blocksize is None or state.nested_offset is None:
         _expect(absmax, (blocks,), np.float32)
     else:
         _expect(absmax, (blocks,), np.uint8)
         size = state.nested_blocksize
-        factors = _take(tensors, weight.path, f"{name}.nested_absmax")
-        nested_levels = _take(tensors, weight.path, f"{name}.nested_quant_map")
+        factors = take(tensors, weight.path, f"{name}.nested_absmax")
+        nested_levels = take(tensors, weight.path, f"{name}.nested_quant_map")
         nested = Nested(
             levels=_expect(nested_levels, (256,), np.float32).read(),
             absmax=_expect(factors, (-(-blocks // size),), np.float32),
@@ -142,12 +143,6 @@ def _read_state(tensor: StoredTensor) -> _State:
     if state.dtype not in DTYPES:
         raise WrongShape(tensor.path, tensor.name, f"gives unknown dtype {state.dtype!r}")
     return state
-
-
-def _take(tensors: dict[str, StoredTensor], path: Path, name: str) -> StoredTensor:
-    if name not in tensors:
-        raise TensorMissing(path, name)
-    return tensors.pop(name)
 
 
 def _expect(tensor: StoredTensor, shape: tuple[int, ...], dtype: type[Any]) -> StoredTensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Documents(Protocol):
@@ -24,3 +25,8 @@ class FolderDocuments:
         """The file called ``name``, or None when there is none."""
         path = self._folder / name
         return path.read_bytes() if path.is_file() else None
+
+
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """A JSON file of ``value``: equal values are equal bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -276,6 +276,9 @@ def _open_graph(path: Path) -> OnnxFile | None:
 
 
 def _weight_files(path: Path) -> tuple[Path, ...]:
+    # As transformers does: an index beside it may be left of an older save.
+    if (path / SINGLE).is_file():
+        return (path / SINGLE,)
     if (path / INDEX).is_file():
         weight_map = read_json(path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
@@ -287,8 +290,6 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
             if name not in present:
                 raise ShardMissing(path / name, path / INDEX)
         return tuple(path / name for name in dict.fromkeys(weight_map.values()))
-    if (path / SINGLE).is_file():
-        return (path / SINGLE,)
     for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt"):
         for pickle in sorted(path.glob(pattern)):
             raise PickleRefused(pickle)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from exporter.checkpoint.errors import NotFinite, UnsupportedScheme, WrongShape
 from exporter.checkpoint.safetensors_file import StoredTensor
-from exporter.checkpoint.weights import Dense, Packed
-from exporter.quant.blocks import dequantise
+from exporter.checkpoint.weights import Dense, Packed, packed_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +55,10 @@ class Reordered(Dense):
         Raises:
             NotFinite: one of their scales is NaN or infinite.
         """
-        scales, zeros = self.packed.scales()[start:stop], self.packed.zero_points()
-        if not np.isfinite(scales).all():
+        scales = self.packed.scales()
+        if not np.isfinite(scales[start:stop]).all():
             raise NotFinite(self.path, self.name)
-        grouped = dequantise(
-            self.packed.codes(start, stop),
-            scales,
-            None if zeros is None else zeros[start:stop],
-            self.packed.bits,
-        )
+        grouped = packed_rows(self.packed, scales, self.packed.zero_points(), start, stop)
         values = np.empty_like(grouped)
         values[:, self.order] = grouped
         return values

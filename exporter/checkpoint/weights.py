@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.checkpoint.safetensors_file import StoredTensor
+from exporter.quant.blocks import dequantise
 
 #: Float32 bytes of the blocks that :func:`row_blocks` cuts: what is done with a block goes
 #: over it a dozen times, so it stays in the processor's cache.
@@ -170,3 +171,19 @@ class Packed(Protocol):
     def zero_points(self) -> NDArray[np.uint8] | None:
         """Zero points, uint8 [N, K / group_size]; None when all are 2**(bits-1)."""
         ...
+
+
+def packed_rows(
+    weight: Packed,
+    scales: NDArray[np.float32],
+    zero_points: NDArray[np.uint8] | None,
+    start: int,
+    stop: int,
+) -> NDArray[np.float32]:
+    """Values of rows ``start:stop`` of ``weight``, float32 [rows, K].
+
+    ``scales`` and ``zero_points`` are those of all its rows, which whoever goes through it
+    reads once.
+    """
+    zeros = None if zero_points is None else zero_points[start:stop]
+    return dequantise(weight.codes(start, stop), scales[start:stop], zeros, weight.bits)

@@ -111,6 +111,8 @@ def _texts(path: Path, raw: bytes) -> Iterator[tuple[str, str]]:
             continue
         try:
             entry = json.loads(line)
+            # Raises for half of a surrogate pair, which is no text to a tokenizer.
+            json.dumps(entry, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             raise BadCalibration(path, f"line {number} is not JSON") from None
         text = entry.get("text") if isinstance(entry, dict) else None

@@ -74,6 +74,8 @@ def compress(
         ExtraMissing: a package of the extra is not installed.
         AlreadyCompressed: ``checkpoint`` is not in floats.
         GroupDoesNotFit: a group does not divide a linear's width.
+        NotRunnable: transformers has no model for its config.
+        TensorMissing, TensorUnknown, WrongShape: its tensors are not those of its config.
         BadCalibration, TooLittleText: the text.
         BadInput: ``checkpoint`` cannot be read.
     """

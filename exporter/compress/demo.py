@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ from types import MappingProxyType
 from exporter.cache import cache_folder
 from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
 from exporter.compress.recipes import plan
+from exporter.write.errors import OutputExists
 from exporter.write.staging import staged
 from manifests.progress import Progress, silent
 
@@ -92,7 +94,9 @@ def demo_checkpoint(model: DemoModel = SMOLLM2, progress: Progress = silent) -> 
     from exporter.compress.chain import compress  # noqa: PLC0415
 
     methods, settings = plan((METHOD,), group_size=_GROUP_SIZE)
-    compress(plain, compressed, methods, settings, progress)
+    # Another process that was quicker has left the same there.
+    with suppress(OutputExists):
+        compress(plain, compressed, methods, settings, progress)
     return compressed
 
 
@@ -106,7 +110,7 @@ def plain_checkpoint(model: DemoModel = SMOLLM2, progress: Progress = silent) ->
         # Only making it needs torch; finding it again must not wait for that.
         from exporter.compress.convert import convert  # noqa: PLC0415
 
-        with staged(plain, force=False) as stage:
+        with suppress(OutputExists), staged(plain, force=False) as stage:
             convert(gguf, stage, progress)
     return plain
 

@@ -6,17 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
+from exporter.checkpoint import open_checkpoint
 from exporter.compress.errors import GroupDoesNotFit
 from exporter.compress.recipes import GROUP_SIZES
+from exporter.reference.model import load_weights, read_config, without_weights
+from exporter.reference.own_reading import parameter_shapes
 
 
 def load_model(folder: Path, **arguments: Any) -> Any:
-    """Load the checkpoint in ``folder`` in its own dtype."""
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", local_files_only=True, **arguments
-    )
+    """Load the checkpoint in ``folder`` in its own dtype; ``arguments`` are transformers'.
+
+    Raises:
+        NotRunnable: transformers has no causal language model for it.
+        TensorMissing, TensorUnknown, WrongShape: its tensors are not those of its config.
+    """
+    config = read_config(folder)
+    with torch.device("meta"):
+        empty = without_weights(config, torch.float32)
+    # transformers leaves out what it does not know, and looks at no shape where it rounds.
+    open_checkpoint(folder).select(parameter_shapes(empty))
+    # Making a model changes the config that it is made of.
+    return load_weights(folder, read_config(folder), dtype="auto", **arguments)
 
 
 def linears_of(model: Any) -> dict[str, torch.nn.Linear]:

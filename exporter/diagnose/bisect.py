@@ -9,13 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from exporter.checkpoint import open_checkpoint
 from exporter.diagnose.errors import NotDiagnosable
-from exporter.diagnose.expose import expose_bundle, graph_of
+from exporter.diagnose.expose import expose_bundle, load_graph
 from exporter.diagnose.points import find_points, layers_of
 from exporter.reference.errors import CheckpointMismatch
 from exporter.reference.model import DeviceChoice, choose_device
@@ -33,7 +32,8 @@ Run = Callable[[Path, str, Sequence[int]], Rows]
 #: By the target's activations: what addition in another order makes of them over a deep
 #: model, with room.  A wrong scale or a wrong kernel is hundreds of times further away.
 TOLERANCES: MappingProxyType[str, float] = MappingProxyType({"float32": 1e-3, "float16": 5e-2})
-TOKENS = 12
+#: Of the suite's first text, tokens that are fed.
+_TOKENS = 12
 
 
 def diagnose(
@@ -44,7 +44,6 @@ def diagnose(
     *,
     adapter: Path | None = None,
     device: DeviceChoice = "auto",
-    tokens: int = TOKENS,
     tolerance: float | None = None,
     progress: Progress = silent,
 ) -> Diagnosis:
@@ -57,12 +56,12 @@ def diagnose(
         run: the browser.
         adapter: folder of the PEFT adapter that was merged into the checkpoint.
         device: where PyTorch runs.
-        tokens: how many of the suite's first text are fed.
         tolerance: relative deviation that is allowed; of :data:`TOLERANCES` by default.
         progress: told of each phase.
 
     Raises:
         CheckpointMismatch: the bundle was made from another checkpoint.
+        FileMissing, FileChanged: the target's graph is not the one that was sealed.
         NotDiagnosable: the checkpoint came with its own graph, or is of unknown modules.
         BadInput, EnvironmentProblem: whatever reading, PyTorch or ``run`` refuse.
     """
@@ -74,8 +73,8 @@ def diagnose(
         raise NotDiagnosable(checkpoint, "its graph was written by another exporter")
     entry = manifest.targets[target]
     weights = manifest.weights[entry.weights]
-    graph = ir.load(bundle / graph_of(entry)).graph
-    scored = tokenise(checkpoint, Suite.load(SUITE), tokens).scored
+    graph = load_graph(bundle, manifest, target).graph
+    scored = tokenise(checkpoint, Suite.load(SUITE), _TOKENS).scored
     ids = scored[0].ids
     with tempfile.TemporaryDirectory(prefix="tabwright-") as scratch:
         progress("states in PyTorch", 0, 1)

@@ -19,6 +19,7 @@ from exporter.lower.interface import LOGITS, find_logits
 from exporter.lower.resident import ROWS
 from exporter.lower.weights import integers
 from exporter.write import files
+from exporter.write.verify import verify_file
 from manifests.bundle import MANIFEST_NAME, Manifest, TargetEntry
 from manifests.diagnosis import Point
 
@@ -30,6 +31,17 @@ _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 def graph_of(entry: TargetEntry) -> str:
     """The graph that the page runs by default."""
     return entry.resident_graph or entry.graph
+
+
+def load_graph(bundle: Path, manifest: Manifest, target: str) -> ir.Model:
+    """The graph that the page runs by default.
+
+    Raises:
+        FileMissing, FileChanged: its file is not the one that was sealed.
+    """
+    path = graph_of(manifest.targets[target])
+    verify_file(bundle, manifest, path)
+    return ir.load(bundle / path)
 
 
 def expose_bundle(
@@ -46,10 +58,13 @@ def expose_bundle(
         points: what to show besides the logits.
         width: of a whole row.
         out: a folder that does not exist yet.
+
+    Raises:
+        FileMissing, FileChanged: the graph is not the one that was sealed.
     """
     entry = manifest.targets[target]
     path = graph_of(entry)
-    model = ir.load(bundle / path)
+    model = load_graph(bundle, manifest, target)
     found = find_points(model.graph, manifest.weights[entry.weights].tensors)
     expose(model, [found[point] for point in points])
     for file in manifest.files:

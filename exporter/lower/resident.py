@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from exporter.lower.errors import GraphUnexpected
 from exporter.lower.interface import (
     IDS,
     LOGITS,
@@ -34,20 +33,39 @@ _LENGTHS = {5: LAST, 6: TOTAL}
 def can_be_resident(skeleton: ir.Model) -> bool:
     """Whether all that a step carries over to the next lies in GroupQueryAttention's caches.
 
-    Its kernel alone can write in place, and count in place of a mask.  A sliding window
-    makes it take another way, which needs to know the length on the CPU.
+    Its kernel alone can write in place, and count in place of a mask, which nothing else
+    may ask for then.  A sliding window makes it take another way, which needs to know the
+    length on the CPU.
     """
     nodes = [node for node in skeleton.graph if node.op_type == _ATTENTION]
     cached = {value.name for node in nodes for value in node.inputs[3:5] if value is not None}
     carried = {state.input for state in describe_states(skeleton)}
-    return carried == cached and not any("local_window_size" in node.attributes for node in nodes)
+    windowed = any("local_window_size" in node.attributes for node in nodes)
+    return carried == cached and not windowed and not _needs_mask(skeleton.graph)
+
+
+def _needs_mask(graph: ir.Graph) -> bool:
+    """Whether an output depends on the mask in another way than by the attention's lengths."""
+    waiting = [value for value in graph.inputs if value.name == MASK]
+    reached: set[ir.Value] = set()
+    while waiting:
+        value = waiting.pop()
+        if value in reached:
+            continue
+        reached.add(value)
+        for node, index in value.uses():
+            if node.op_type != _ATTENTION or index not in _LENGTHS:
+                waiting += node.outputs
+    return not reached.isdisjoint(graph.outputs)
 
 
 def stay_resident(model: ir.Model) -> None:
     """Make the graph's inputs and outputs those of docs/architecture.md's resident graph.
 
+    ``model`` is one that :func:`can_be_resident`.
+
     Raises:
-        GraphUnexpected: something but GroupQueryAttention asks for the mask.
+        GraphUnexpected: the logits do not come from a product.
     """
     graph = model.graph
     lengths = {name: _input(graph, name, ir.DataType.INT32, [1]) for name in _LENGTHS.values()}
@@ -71,9 +89,7 @@ def _drop_mask(graph: ir.Graph) -> None:
     """Remove the mask and what was counted from it, which nothing asks for any more."""
     drop_unused(graph)
     mask = next(value for value in graph.inputs if value.name == MASK)
-    if mask.uses():
-        asking = ", ".join(sorted({usage.node.op_type for usage in mask.uses()}))
-        raise GraphUnexpected(f"{asking} needs the attention mask")
+    assert not mask.uses(), "the attention mask is needed"
     graph.inputs.remove(mask)
 
 

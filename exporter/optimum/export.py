@@ -32,7 +32,8 @@ def optimum_graph(checkpoint: Checkpoint, progress: Progress) -> Iterator[Path]:
         OptimumUnavailable: its environment cannot be made.
         OptimumFailed: it cannot export the architecture.
     """
-    plain = all(isinstance(weight, Stored) for weight in checkpoint.weights.values())
+    # Not its subclasses: of those, the files hold something else than the values.
+    plain = all(type(weight) is Stored for weight in checkpoint.weights.values())
     if checkpoint.graph is not None or not plain or not checkpoint.path.is_dir():
         raise OptimumReadsFloats(checkpoint.path, f"a checkpoint of the format {checkpoint.format}")
     python = optimum_python(progress)

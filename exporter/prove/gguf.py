@@ -34,7 +34,8 @@ from exporter.prove.values import Codes, Floats, Matrix
 #: to norms.
 _REORDERED = frozenset({"llama", "smollm3"})
 _PLUS_ONE = frozenset({"gemma2", "gemma3"})
-_HEADS = MappingProxyType({"attn_q": "head_count", "attn_k": "head_count_kv"})
+#: By tensor: the keys that may count its heads, the first one that is there.
+_HEADS = MappingProxyType({"attn_q": ("head_count",), "attn_k": ("head_count_kv", "head_count")})
 _FLOATS: MappingProxyType[GGMLQuantizationType, np.dtype[Any]] = MappingProxyType(
     {
         GGMLQuantizationType.F32: np.dtype("<f4"),
@@ -85,10 +86,11 @@ class GgufTensors:
     def _order(self, tensor: ReaderTensor, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """The row of the file for each row of the weight."""
         rows = np.arange(shape[0])
-        key = _HEADS.get(tensor.name.split(".")[2] if tensor.name.startswith("blk.") else "")
-        if key is None or self._architecture not in _REORDERED:
+        keys = _HEADS.get(tensor.name.split(".")[2] if tensor.name.startswith("blk.") else "")
+        if keys is None or self._architecture not in _REORDERED:
             return rows
-        heads = int(self._field(f"{self._architecture}.attention.{key}"))
+        names = (f"{self._architecture}.attention.{key}" for key in keys)
+        heads = int(self._field(next(name for name in names if name in self._fields)))
         return rows.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
     def _field(self, key: str) -> Any:

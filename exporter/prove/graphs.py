@@ -15,17 +15,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from exporter.prove.errors import LedgerUntrue
-from manifests.bundle import Manifest, Range, Tensor, WeightSet
+from manifests.bundle import Manifest, Part, Range, Tensor, WeightSet
 
-_Part = Literal["codes", "scales", "zero_points", "permutation", "values"]
-_PARTS: dict[str, _Part] = {
+_PARTS: dict[str, Part] = {
     "codes": "codes",
     "rows": "codes",
     "scales": "scales",
@@ -99,7 +97,7 @@ class _Graph:
                 raise self._untrue(read.name, "is read, and no row of the ledger is about it")
         floats = set()
         for row in self._rows.values():
-            for part, place in _places(row):
+            for part, place in row.parts():
                 if part != "values" or (place.file, place.offset) in self._read:
                     self._hold_whole(row, part, place)
                     floats.add(row.name)
@@ -128,7 +126,7 @@ class _Graph:
                 raise self._untrue(tensor.name, "lies nowhere") from None
             yield _Read(tensor.name, tensor.data_type, place)
 
-    def _hold(self, read: _Read, row: Tensor, part: _Part, start: int) -> None:
+    def _hold(self, read: _Read, row: Tensor, part: Part, start: int) -> None:
         if part == "zero_points" and row.zero_points is None:
             self._hold_default(read, row)
             return
@@ -144,7 +142,7 @@ class _Graph:
         self._hold_type(read, row, part)
         self._read[place.file, place.offset].append(read.place)
 
-    def _named(self, name: str) -> tuple[Tensor, _Part, int] | None:
+    def _named(self, name: str) -> tuple[Tensor, Part, int] | None:
         """The row that an initializer is of, the part of it, and where in it that starts."""
         whole = self._rows.get(name)
         if whole is not None:
@@ -164,7 +162,7 @@ class _Graph:
         self._hold_type(read, owners[0], "permutation")
         self._read[read.place.file, read.place.offset].append(read.place)
 
-    def _hold_type(self, read: _Read, row: Tensor, part: _Part) -> None:
+    def _hold_type(self, read: _Read, row: Tensor, part: Part) -> None:
         told = {
             "scales": row.scale_dtype,
             "values": row.value_dtype,
@@ -188,7 +186,7 @@ class _Graph:
             raise self._untrue(row.name, "reads zero points that the ledger does not have")
         self._hold_type(read, row, "zero_points")
 
-    def _hold_whole(self, row: Tensor, part: _Part, place: Range) -> None:
+    def _hold_whole(self, row: Tensor, part: Part, place: Range) -> None:
         """Whether what is read of ``place`` begins, goes on and ends where it does."""
         reached = place.offset
         for read in sorted(self._read[place.file, place.offset], key=lambda each: each.offset):
@@ -199,7 +197,7 @@ class _Graph:
             what = "all" if reached > place.offset else "any"
             raise self._untrue(row.name, f"does not read {what} of its {part}")
 
-    def _elsewhere(self, read: _Read, row: Tensor, part: _Part) -> LedgerUntrue:
+    def _elsewhere(self, read: _Read, row: Tensor, part: Part) -> LedgerUntrue:
         place = read.place
         where = f"bytes {place.offset}-{place.offset + place.length - 1} of {place.file}"
         return self._untrue(row.name, f"reads its {part} at {where}, not where the ledger says")
@@ -215,16 +213,3 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _graphs(attribute.g)
-
-
-def _places(row: Tensor) -> Iterator[tuple[_Part, Range]]:
-    parts: tuple[tuple[_Part, Range | None], ...] = (
-        ("codes", row.codes),
-        ("scales", row.scales),
-        ("zero_points", row.zero_points),
-        ("permutation", row.permutation),
-        ("values", row.values),
-    )
-    for part, place in parts:
-        if place is not None:
-            yield part, place

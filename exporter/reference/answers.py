@@ -30,14 +30,14 @@ def score(model: Any, texts: tuple[ScoredText, ...], phase: str, progress: Progr
 
 
 @torch.inference_mode()
-def continue_greedily(model: Any, prompt: GreedyPrompt, tokens: int, end: Iterable[int]) -> Greedy:
-    """Continue ``prompt`` by up to ``tokens`` tokens; a token of ``end`` is the last."""
+def continue_greedily(model: Any, prompt: GreedyPrompt, end: Iterable[int]) -> Greedy:
+    """Continue ``prompt`` as far as it says; a token of ``end`` is the last."""
     stops = set(end)
     chosen: list[int] = []
     runners_up: list[int] = []
     margins: list[float] = []
     fed, cache = list(prompt.ids), None
-    while len(chosen) < tokens and not stops.intersection(chosen[-1:]):
+    while len(chosen) < prompt.tokens and not stops.intersection(chosen[-1:]):
         ids = torch.tensor([fed], device=model.device)
         step = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits = step.logits[0, -1].float()

@@ -23,16 +23,11 @@ if TYPE_CHECKING:
     "--output",
     type=PATH,
     required=True,
-    help="The file, e.g. reference.json; one that is there is replaced.",
+    help="The file, e.g. reference.json, its logits beside it; replaces an older reference.",
 )
 @options.lora
 @options.device
-@click.option(
-    "--tasks",
-    type=PATH,
-    metavar="FILE",
-    help="Questions with choices for 'measure --tasks', answered by the checkpoint.",
-)
+@options.tasks
 @options.original
 @click.option(
     "--native",

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from manifests.errors import BadInput, EnvironmentProblem
+from manifests.errors import EXIT_USAGE, BadInput, EnvironmentProblem, TabwrightError
+
+
+class ReferenceMisplaced(TabwrightError):
+    """A reference would be written over something else."""
+
+    code = "reference-misplaced"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, out: Path, reason: str) -> None:
+        super().__init__(
+            f"{out}: no reference can be written there: {reason}",
+            "choose a path like reference.json, with reference.safetensors free for its logits",
+        )
 
 
 class CheckpointMismatch(BadInput):

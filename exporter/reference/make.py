@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import platform
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.numpy import save_file
 
 from exporter.checkpoint import open_checkpoint
 from exporter.reference.answers import Logits, compare, continue_greedily, nll, score
@@ -24,6 +22,7 @@ from exporter.reference.model import (
 from exporter.reference.models import Models, models_of
 from exporter.reference.native import measure_native
 from exporter.reference.original import Uncompressed
+from exporter.reference.output import check_output, logits_path, write_reference
 from exporter.reference.prompts import Prompts, open_tokenizer, tokenise
 from exporter.reference.questions import ask
 from exporter.reference.speed import PeakMemory, measure_pace, prompts_of
@@ -37,7 +36,6 @@ from manifests.questions import Questions
 from manifests.reference import Answers, Device, Greedy, NativeSpeed, Original, Reference, Speed
 
 PROMPT_LENGTHS = (16, 64, 256)
-GREEDY_TOKENS = 32
 _PACKAGES = ("torch", "transformers", "compressed-tensors", "onnxruntime", "numpy")
 
 
@@ -61,12 +59,13 @@ def make_reference(
 
     Speed is taken with the checkpoint in its own dtype on CUDA and in float32 on a
     CPU; answers are always float32.  Writes ``out`` and, beside it with the suffix
-    ``.safetensors``, the logits; ``out`` is renamed into place last.
+    ``.safetensors``, the logits; ``out`` is renamed into place last, and takes the place of
+    an older reference only.
 
     Args:
         checkpoint: the folder or file that ``bundle`` was exported from.
         bundle: a finished bundle.
-        out: where reference.json goes.
+        out: where reference.json goes; its name ends in ``.json``.
         device: ``auto`` takes CUDA where torch finds it.
         adapter: folder of the PEFT adapter that was merged into the checkpoint.
         suite: the texts, see :class:`exporter.reference.suite.Suite`.
@@ -80,6 +79,7 @@ def make_reference(
         progress: told of each phase.
 
     Raises:
+        ReferenceMisplaced: something else is at ``out``, or where the logits go.
         CheckpointMismatch: the bundle was made from another checkpoint.
         LedgerMismatch: the bundle contradicts itself.
         OriginalMismatch: ``original`` speaks other tokens.
@@ -87,6 +87,7 @@ def make_reference(
         QuestionInvalid: ``tasks`` holds a row that is no question.
         BadInput: the checkpoint, the bundle or the suite is damaged or cannot be read.
     """
+    check_output(out)
     if threads is not None:
         torch.set_num_threads(threads)
     texts = Suite.load(suite)
@@ -153,14 +154,14 @@ def make_reference(
         chats=prompts.chats,
         scored=prompts.scored,
         answers=answers,
-        logits_file=out.with_suffix(".safetensors").name,
+        logits_file=logits_path(out).name,
         logits_sha256="0" * 64,
         speed=speed,
         questions=answered,
         original=told,
         native=beside,
     )
-    return _write(reference, logits, out)
+    return write_reference(reference, logits, out)
 
 
 def _run_checkpoint(
@@ -231,7 +232,7 @@ def _continue(
     for done, prompt in enumerate(prompts.greedy):
         progress(phase, done, len(prompts.greedy))
         ends = manifest.model.eos_token_ids
-        found.append(continue_greedily(model, prompt, GREEDY_TOKENS, ends))
+        found.append(continue_greedily(model, prompt, ends))
     progress(phase, len(found), len(found))
     return tuple(found)
 
@@ -243,26 +244,3 @@ def _describe(device: DeviceName) -> Device:
     if device == "cuda":
         versions["cuda"] = str(torch.version.cuda)
     return Device(device=device, name=name, threads=torch.get_num_threads(), versions=versions)
-
-
-def _write(reference: Reference, logits: Logits, out: Path) -> Reference:
-    """Write both files; the logits' digest goes into the reference, which comes last."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".reference-", dir=out.parent) as folder:
-        staged = Path(folder) / "logits"
-        save_file(logits, staged)
-        whole = reference.model_copy(update={"logits_sha256": _sha256(staged)})
-        document = Path(folder) / "reference"
-        document.write_text(whole.to_json(), "utf-8")
-        # safetensors makes its files private; both are meant to travel.
-        staged.chmod(document.stat().st_mode)
-        # Between the two renames there is no reference rather than one of other logits.
-        out.unlink(missing_ok=True)
-        staged.replace(out.with_name(whole.logits_file))
-        document.replace(out)
-    return whole
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

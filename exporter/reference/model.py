@@ -49,6 +49,10 @@ _DEQUANTISED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {"compressed-tensors": {"dequantize": True}, _BITSANDBYTES: {}}
 )
 
+#: compressed-tensors' act-orders that permuted columns, in lower case; ``true`` once meant
+#: ``group``, which ``dynamic`` is another word for.
+_OLDER_ORDERS = frozenset({"group", "dynamic", "true"})
+
 
 def choose_device(choice: DeviceChoice) -> DeviceName:
     """CUDA where there is one and it is not declined.
@@ -109,8 +113,8 @@ def _is_older(scheme: dict[str, Any]) -> bool:
     """Whether it needs what compressed-tensors could do up to 0.12 only."""
     sparsity = (scheme.get("sparsity_config") or {}).get("format", "dense")
     groups = (scheme.get("config_groups") or {}).values()
-    orders = {(group.get("weights") or {}).get("actorder") for group in groups}
-    return sparsity != "dense" or not orders.isdisjoint({"group", True})
+    orders = {str((group.get("weights") or {}).get("actorder")).lower() for group in groups}
+    return sparsity != "dense" or not orders.isdisjoint(_OLDER_ORDERS)
 
 
 def load_checkpoint(
@@ -139,23 +143,33 @@ def load_checkpoint(
             raise ExtraMissing(package)
     if scheme is not None:
         config.quantization_config = {**scheme, **_DEQUANTISED[scheme["quant_method"]]}
-    with quiet_libraries():
-        model, info = _AUTO.from_pretrained(
-            checkpoint,
-            config=config,
-            dtype=dtype,
-            attn_implementation=_attention(config),
-            local_files_only=True,
-            output_loading_info=True,
-            **({"device_map": {"": device}} if by_bitsandbytes else {}),
-        )
-    for name in sorted(info["missing_keys"]):
-        raise TensorMissing(checkpoint, name)
+    model = load_weights(
+        checkpoint,
+        config,
+        dtype=dtype,
+        attn_implementation=_attention(config),
+        **({"device_map": {"": device}} if by_bitsandbytes else {}),
+    )
     if by_bitsandbytes:
         _check_blocks(checkpoint, model, device)
         with quiet_libraries():
             model = model.dequantize(dtype=dtype)
     return model.to(device).eval()
+
+
+def load_weights(checkpoint: Path, config: PretrainedConfig, **arguments: Any) -> Any:
+    """Have transformers load the checkpoint; ``arguments`` are more of its own.
+
+    Raises:
+        TensorMissing: transformers would have made up a weight.
+    """
+    with quiet_libraries():
+        model, info = _AUTO.from_pretrained(
+            checkpoint, config=config, local_files_only=True, output_loading_info=True, **arguments
+        )
+    for name in sorted(info["missing_keys"]):
+        raise TensorMissing(checkpoint, name)
+    return model
 
 
 def _check_blocks(checkpoint: Path, model: Any, device: DeviceName) -> None:

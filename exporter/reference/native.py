@@ -185,7 +185,8 @@ def measure_native(
     Raises:
         NativeFailed: an engine does not run this bundle.
     """
-    target = native_target(read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    target = native_target(manifest)
     engines = [engine for engine, module in _PACKAGES.items() if find_spec(module)]
     found = []
     for done, engine in enumerate(engines):
@@ -202,7 +203,7 @@ def measure_native(
         timed = time_in_a_process(job)
         prefill = zip(prompts, timed.prefill_ms, strict=True)
         speed = Speed(
-            dtype="float32",
+            dtype=manifest.targets[target].activation_dtype,
             load_ms=timed.load_ms,
             prefill=tuple(PrefillSpeed(prompt_tokens=len(ids), ms=ms) for ids, ms in prefill),
             decode_ms=timed.decode_ms,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from exporter.checkpoint import Dense, Packed, open_checkpoint
-from exporter.quant.blocks import dequantise
+from exporter.checkpoint.weights import packed_rows
 from exporter.reference.weights import Floats
 
 
@@ -26,15 +26,18 @@ def fill(model: Any, checkpoint: Path, adapter: Path | None = None) -> Any:
         BadInput: the checkpoint is damaged.
     """
     parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    for weight in open_checkpoint(checkpoint, adapter).select(shapes):
+    for weight in open_checkpoint(checkpoint, adapter).select(parameter_shapes(model)):
         parameters[weight.name].data.copy_(torch.from_numpy(floats(weight)))
     return model
+
+
+def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of ``model``'s parameters by name; one that is tied is there once."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def floats(weight: Dense | Packed) -> Floats:
     """The values of ``weight``, as our own reading of its format has them."""
     if isinstance(weight, Dense):
         return weight.values()
-    codes = weight.codes(0, weight.shape[0])
-    return dequantise(codes, weight.scales(), weight.zero_points(), weight.bits)
+    return packed_rows(weight, weight.scales(), weight.zero_points(), 0, weight.shape[0])

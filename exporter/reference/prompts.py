@@ -14,14 +14,18 @@ from exporter.reference.errors import ChatTemplateFailed
 from exporter.reference.suite import Suite, Text
 from manifests.reference import ChatCase, ScoredText, TokenCase
 
+#: That continue a prompt at most.
+GREEDY_TOKENS = 32
+
 
 @dataclass(frozen=True)
 class GreedyPrompt:
-    """A prompt to be continued."""
+    """A prompt to be continued by ``tokens`` tokens at most."""
 
     name: str
     language: str
     ids: tuple[int, ...]
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,16 @@ def open_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
 def tokenise(checkpoint: Path, suite: Suite, context_length: int) -> Prompts:
     """Tokenise ``suite``; texts are cut to ``context_length`` tokens where a model runs on them.
 
+    Greedy prompts are cut so that what continues them fits too; it may take half of a short
+    context.
+
     Raises:
         ChatTemplateFailed: the checkpoint's template refuses a conversation.
     """
     tokenizer = open_tokenizer(checkpoint)
     chats = tokenizer.chat_template is not None
+    # A context of one token has room for a prompt or for what follows it.
+    following = min(GREEDY_TOKENS, context_length // 2)
 
     def rendered(text: Text, *, reply: bool) -> str:
         try:
@@ -62,11 +71,11 @@ def tokenise(checkpoint: Path, suite: Suite, context_length: int) -> Prompts:
         except TemplateError as error:
             raise ChatTemplateFailed(checkpoint, text.name, str(error)) from None
 
-    def fed(text: Text, *, reply: bool) -> tuple[int, ...]:
+    def fed(text: Text, most: int, *, reply: bool) -> tuple[int, ...]:
         if text.text is not None:
-            return _encode(tokenizer, text.text)[:context_length]
+            return _encode(tokenizer, text.text)[:most]
         # The template has written the special tokens; a second BOS would be wrong.
-        return _encode(tokenizer, rendered(text, reply=reply), special=False)[:context_length]
+        return _encode(tokenizer, rendered(text, reply=reply), special=False)[:most]
 
     return Prompts(
         tokens=tuple(
@@ -94,14 +103,21 @@ def tokenise(checkpoint: Path, suite: Suite, context_length: int) -> Prompts:
             if chats
         ),
         scored=tuple(
-            ScoredText(name=text.name, language=text.language, ids=fed(text, reply=False))
+            ScoredText(
+                name=text.name, language=text.language, ids=fed(text, context_length, reply=False)
+            )
             for text in suite.scored
             if chats or not text.messages
         ),
         greedy=tuple(
-            GreedyPrompt(name=text.name, language=text.language, ids=fed(text, reply=True))
+            GreedyPrompt(
+                name=text.name,
+                language=text.language,
+                ids=(ids := fed(text, context_length - following, reply=True)),
+                tokens=min(GREEDY_TOKENS, context_length - len(ids)),
+            )
             for text in suite.greedy
-            if chats or not text.messages
+            if following and (chats or not text.messages)
         ),
     )
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from exporter.checkpoint import Checkpoint
 from exporter.reference.model import DeviceName, load_bundle
-from exporter.reference.own_reading import floats
+from exporter.reference.own_reading import floats, parameter_shapes
 from manifests.bundle import WeightSet
 from manifests.diagnosis import Point
 
@@ -40,9 +40,8 @@ def carried_model(
     model = load_bundle(checkpoint.path, bundle, weights, device)
     parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
     exact = {row.name for row in weights.tensors if row.outcome == "exact"}
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     changed = []
-    for weight in checkpoint.select(shapes):
+    for weight in checkpoint.select(parameter_shapes(model)):
         if weight.name not in exact:
             continue
         values = torch.from_numpy(floats(weight)).to(device)

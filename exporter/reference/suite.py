@@ -1,6 +1,6 @@
 """What is asked of every model: the texts in ``suite.json``.
 
-They are data, so that a suite for another language is a file and no code.  Texts
+They are data, so that texts in another language are entries there and no code.  Texts
 with ``messages`` go through the checkpoint's chat template; a model without one
 (a base model) is not asked them.
 """

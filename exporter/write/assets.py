@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from exporter.checkpoint import Checkpoint
 from exporter.checkpoint.config import parse_object
+from exporter.checkpoint.documents import json_bytes
 from exporter.checkpoint.errors import NotACheckpoint
 from exporter.checkpoint.folder import OPTIONAL_FILES, TOKENIZER_FILES
 from exporter.write import files
@@ -42,9 +42,9 @@ def copy_model_files(
     config: dict[str, Any] = dict(checkpoint.config)
     config["transformers.js_config"] = _transformers_js(entries, weights)
     result = [
-        files.add(stage, "config.json", _json(config)),
+        files.add(stage, "config.json", json_bytes(config)),
         files.add(
-            stage, GENAI_CONFIG, _json(describe_for_genai(model, checkpoint.decoder, entries))
+            stage, GENAI_CONFIG, json_bytes(describe_for_genai(model, checkpoint.decoder, entries))
         ),
     ]
     documents = {name: checkpoint.documents.read(name) for name in _COPIED}
@@ -54,13 +54,9 @@ def copy_model_files(
     template = _chat_template(checkpoint.path, settings, documents[CHAT_TEMPLATE])
     if template is not None:
         documents[CHAT_TEMPLATE] = template.encode()
-        documents[TOKENIZER_CONFIG] = _json({**settings, "chat_template": template})
+        documents[TOKENIZER_CONFIG] = json_bytes({**settings, "chat_template": template})
     result += [files.add(stage, name, data) for name, data in documents.items() if data is not None]
     return result
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _chat_template(checkpoint: Path, settings: dict[str, Any], file: bytes | None) -> str | None:

@@ -37,7 +37,8 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a folder to write into; it becomes ``out`` when the block ends without error.
 
     Raises:
-        OutputExists, NotReplaceable: see :func:`check_output`.
+        OutputExists, NotReplaceable: see :func:`check_output`; what came to be there
+            meanwhile counts too, and stays.
     """
     check_output(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,11 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
         for path in sorted(stage.rglob("*")):
             _sync(path)
         _sync(stage)
-        _replace(stage, out)
+        check_output(out, force=force)
+        if force:
+            _replace(stage, out)
+        else:
+            stage.rename(out)
         _sync(out.parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)

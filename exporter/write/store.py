@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exporter.checkpoint.errors import NotFinite, OutOfRange, UnsupportedScheme, WrongShape
 from exporter.checkpoint.reordered import Reordered
-from exporter.checkpoint.weights import Dense, Packed, Transposed, row_blocks
+from exporter.checkpoint.weights import Dense, Packed, Transposed, packed_rows, row_blocks
 from exporter.quant.ahead import made_ahead
 from exporter.quant.blocks import LARGEST, dequantise, quantise
 from exporter.quant.census import CensusBuilder, zeros_of_codes
@@ -281,9 +281,7 @@ def _values(weight: Dense | Packed) -> Iterator[tuple[int, int, NDArray[np.float
         return
     scales, zero_points = _finite(weight, weight.scales()), weight.zero_points()
     for start, stop in row_blocks(rows, columns, weight.row_multiple):
-        zeros = None if zero_points is None else zero_points[start:stop]
-        codes = weight.codes(start, stop)
-        yield start, stop, dequantise(codes, scales[start:stop], zeros, weight.bits)
+        yield start, stop, packed_rows(weight, scales, zero_points, start, stop)
 
 
 def _finite(weight: Dense | Packed, values: NDArray[np.float32]) -> NDArray[np.float32]:

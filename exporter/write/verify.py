@@ -36,6 +36,17 @@ def verify_bundle(bundle: Path, progress: Progress = silent) -> Manifest:
     return manifest
 
 
+def verify_file(bundle: Path, manifest: Manifest, path: str) -> None:
+    """Compare one file of ``bundle``, which ``manifest`` lists as ``path``, with it.
+
+    Raises:
+        FileMissing, FileChanged: it is not the one that was sealed.
+    """
+    file = next(file for file in manifest.files if file.path == path)
+    for _ in _verify_file(bundle / path, file, manifest.chunk_size):
+        pass
+
+
 def _verify_file(path: Path, file: File, chunk_size: int) -> Iterator[int]:
     """Verify one file, yielding the bytes read so far, block by block."""
     if not path.is_file():

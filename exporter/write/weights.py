@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.checkpoint import Dense, Packed
+from exporter.needs import code_bits
 from exporter.write.shards import ShardWriter
 from exporter.write.store import (
     Matrix,
@@ -69,9 +70,8 @@ def write_weights(
                 assert isinstance(weight, Dense)
                 vectors.append(store_vector(weight, writer))
             else:
-                bits, method = target.head_bits, HEAD_ROUNDING
-                if role == "linear":
-                    bits, method = target.bits, target.rounding
+                bits = code_bits(target, role)
+                method = target.rounding if role == "linear" else HEAD_ROUNDING
                 matrices.append(store_matrix(weight, role, bits, target.block_size, method, writer))
         if any(member.matmul == "folded-dequantize" for member in members):
             defaults = _write_default_zero_points(matrices, writer)

@@ -65,9 +65,14 @@ def pipe(name: str) -> Damage:
 
 
 def index(**weight_map: object) -> Damage:
-    return write_file(
-        "model.safetensors.index.json", json.dumps({"weight_map": weight_map}).encode()
-    )
+    """Have an index in the single file's place, beside which it would not be read."""
+
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        text = json.dumps({"weight_map": weight_map})
+        (folder / "model.safetensors.index.json").write_text(text)
+
+    return damage
 
 
 def header(change: Callable[[dict[str, Any]], object], name: str = "model.safetensors") -> Damage:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.utils import unpack_bitmasks
 from safetensors.torch import load_file, save_file
 
@@ -212,3 +214,22 @@ def test_other_sparse_formats_are_refused_by_name(config: dict[str, Any], said: 
 
 def test_zeros_written_out_need_no_bitmask() -> None:
     CompressedTensors({"sparsity_config": {"format": "dense"}}, Path("config.json"))
+
+
+@pytest.mark.parametrize(
+    "order", [None, False, "weight", "static", "group", "GROUP", "dynamic", "Dynamic", True]
+)
+def test_orders_that_the_library_has_dropped_are_read_here(order: object) -> None:
+    weights = {"num_bits": 4, "strategy": "group", "group_size": 32, "actorder": order}
+    scheme = {"quant_method": "compressed-tensors", "config_groups": {"all": {"weights": weights}}}
+    config: Any = SimpleNamespace(quantization_config=scheme)
+    by_library = read_by(config, None) == "transformers"
+    assert by_library == _is_read_by_library(weights)
+
+
+def _is_read_by_library(weights: dict[str, Any]) -> bool:
+    try:
+        QuantizationArgs(**weights)
+    except ValueError:
+        return False
+    return True

@@ -145,6 +145,24 @@ def test_force_never_deletes_what_is_no_bundle(tmp_path: Path) -> None:
     assert (precious / "thesis.txt").read_text() == "years"
 
 
+@pytest.mark.parametrize(("force", "error"), [(False, OutputExists), (True, NotReplaceable)])
+def test_what_came_to_be_there_meanwhile_stays(
+    tmp_path: Path, force: bool, error: type[TabwrightError]
+) -> None:
+    out = tmp_path / "bundle"
+
+    def finish_late() -> None:
+        with staged(out, force=force) as stage:
+            (stage / MANIFEST_NAME).write_text("new")
+            out.mkdir()
+            (out / "thesis.txt").write_text("years")
+
+    with pytest.raises(error):
+        finish_late()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert (out / "thesis.txt").read_text() == "years"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     out = tmp_path / "bundle"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from compressed_tensors.compressors import ModelCompressor
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from exporter.checkpoint import Dense, open_checkpoint
@@ -51,6 +52,22 @@ def test_shards_are_one_checkpoint(tiny_checkpoint: Factory) -> None:
     whole = open_checkpoint(tiny_checkpoint("bf16-untied"))
     assert set(checkpoint.weights) == set(whole.weights)
     assert {f.path for f in checkpoint.source().files} > {p.name for p in checkpoint.weight_files}
+
+
+def test_one_file_goes_before_an_index_as_in_transformers(
+    tiny_checkpoint: Factory, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint("bf16"), tmp_path / "copy"))
+    older = {name: value + 1 for name, value in load_file(copy / "model.safetensors").items()}
+    save_file(older, copy / "older.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(older, "older.safetensors")}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    checkpoint, name = open_checkpoint(copy), "model.norm.weight"
+    weight = checkpoint.weights[name]
+    assert isinstance(weight, Dense)
+    theirs = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32).state_dict()[name]
+    np.testing.assert_array_equal(weight.values(), theirs.numpy())
+    assert [path.name for path in checkpoint.weight_files] == ["model.safetensors"]
 
 
 def test_the_source_digest_follows_every_file(tiny_checkpoint: Factory, tmp_path: Path) -> None:

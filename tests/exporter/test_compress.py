@@ -216,6 +216,22 @@ def test_a_smoothed_model_says_what_it_said(done: Done, family: str) -> None:
     assert 0 < (after - before).norm() < 0.1 * before.norm()
 
 
+def test_a_head_stays_as_it_is(done: Done) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    # Of these, llama-mha has one of its own.
+    source, result = (
+        load_file(folder / "model.safetensors")
+        for folder in (done.families / "llama-mha", done.out / "w8a8-llama-mha")
+    )
+    assert result["lm_head.weight"].dtype == source["lm_head.weight"].dtype == torch.bfloat16
+    assert torch.equal(result["lm_head.weight"], source["lm_head.weight"])
+    # The others are codes.
+    linears = [name for name in source if name.endswith("_proj.weight")]
+    assert {result[name].dtype for name in linears} == {torch.int8}
+
+
 def test_rounding_to_nearest_is_off_by_half_a_step_and_what_bf16_adds(done: Done) -> None:
     from safetensors.torch import load_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from exporter.diagnose.points import find_points
 from exporter.diagnose.view import conclusion
 from exporter.pipeline import export
 from exporter.reference.errors import CheckpointMismatch
+from exporter.write.errors import FileChanged
 from manifests.bundle import read_manifest
 from manifests.diagnosis import Point
 from targets import TARGETS
@@ -147,6 +149,15 @@ def test_every_family_has_tensors_to_compare(case: str, page: Path, tmp_path: Pa
     layers = {each.point.layer for each in found.layers} - {None}
     assert layers == set(range(len(layers)))
     assert len(layers) >= 2
+
+
+def test_a_graph_that_was_changed_is_named(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, bundle = exported
+    damaged = Path(shutil.copytree(bundle, tmp_path / "damaged"))
+    graph = damaged / read_manifest(bundle).targets[WASM].graph
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
+    with pytest.raises(FileChanged, match=graph.name):
+        diagnose(damaged, checkpoint, WASM, run, device="cpu")
 
 
 def test_the_checkpoint_must_be_the_bundle_s(

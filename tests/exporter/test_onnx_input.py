@@ -37,6 +37,7 @@ from tests.onnx_folders import GPT2, TOKENIZER, write_checkpoint, write_folder
 
 Factory = Callable[[str], Path]
 FLOAT32 = find_targets(["webgpu-q4", "wasm-q4", "webgpu-q8"])
+GPU = "webgpu-q4"
 IDS = np.random.default_rng(7).integers(2, 512, 24)
 #: Logits of the model reach about 4; four orders below what 4 bits change in them.
 TOLERANCE = 1e-5
@@ -222,7 +223,7 @@ def test_optimum_s_graph_goes_over_the_checkpoint_s_own_weights(
         assert np.abs(_logits(out, target) - expected).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", ["w4a16-g32", "onnx"])
+@pytest.mark.parametrize("variant", ["w4a16-g32", "sparse-bitmask", "onnx"])
 def test_optimum_is_given_plain_floats_only(
     variant: str, tiny_checkpoint: Factory, folder: Path, page: Path, tmp_path: Path
 ) -> None:
@@ -252,3 +253,27 @@ def test_operators_that_our_own_graphs_have_are_let_through(
     for target in FLOAT32:
         read, declared = (_logits(tmp_path / out, target.name) for out in ("read", "declared"))
         np.testing.assert_array_equal(read, declared)
+    assert read_manifest(tmp_path / "read").targets[GPU].resident_graph is not None
+    # The resident graph has no mask: where more than the attention asks for it, there is none.
+    _ask_for_mask(skeleton.graph)
+    ir.save(skeleton, folder / "model.onnx")
+    export(folder, find_targets([GPU]), tmp_path / "masked", runtime=page, context_length=256)
+    assert read_manifest(tmp_path / "masked").targets[GPU].resident_graph is None
+    masked, declared = (_logits(tmp_path / out, GPU) for out in ("masked", "declared"))
+    np.testing.assert_allclose(masked, declared, atol=TOLERANCE)
+
+
+def _ask_for_mask(graph: ir.Graph) -> None:
+    """Multiply the first queries by the mask's largest value, which is 1."""
+    mask = next(value for value in graph.inputs if value.name == "attention_mask")
+    attention = next(node for node in graph if node.op_type == "GroupQueryAttention")
+    queries = attention.inputs[0]
+    assert queries is not None
+    most = ir.node("ReduceMax", [mask], {"keepdims": 0})
+    one = ir.node("Cast", [most.outputs[0]], {"to": ir.DataType.FLOAT.value})
+    same = ir.node("Mul", [queries, one.outputs[0]])
+    for node, name in ((most, "most"), (one, "one"), (same, "same")):
+        node.outputs[0].name = f"asked.{name}"
+    same.outputs[0].shape, same.outputs[0].type = queries.shape, queries.type
+    graph.insert_before(attention, [most, one, same])
+    attention.replace_input_with(0, same.outputs[0])

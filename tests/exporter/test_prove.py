@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import tabwright
 from exporter.pipeline import export
 from exporter.prove import Proof, prove
 from exporter.prove.errors import LedgerUntrue
+from exporter.prove.gguf import GgufTensors
+from exporter.prove.values import floats
 from manifests.bundle import Tensor, read_manifest
 from manifests.errors import TabwrightError
 from targets import TARGETS
 from tests.checkpoints import VARIANTS
 from tests.exporter.test_adapter import write_adapter
+from tests.families import FAMILY_CASES, write_family
+from tests.gguf_files import write_gguf
 from tests.lies import assert_found, is_exact_linear, is_requantised, reseal, row_of
 from tests.made_once import exported_once
 from tests.onnx_folders import write_folder
@@ -190,6 +195,21 @@ def test_a_row_left_out_of_an_onnx_ledger_is_found(
     with pytest.raises(LedgerUntrue, match=re.escape(row.name)) as caught:
         prove(bundle, folder)
     assert "no row of the ledger is about it" in str(caught.value)
+
+
+def test_keys_of_a_gguf_that_counts_no_groups_have_every_head(tmp_path: Path) -> None:
+    source = write_family(FAMILY_CASES["llama-mha"], tmp_path / "source")
+
+    def change(writer: Any) -> None:
+        del writer.kv_data[0]["llama.attention.head_count_kv"]
+
+    path = write_gguf(source, tmp_path / "model.gguf", "F32", change)
+    expected = load_file(source / "model.safetensors")
+    for name in (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qk"):
+        matrix = GgufTensors([path]).matrix(name)
+        assert matrix is not None
+        values = floats(matrix.read(0, matrix.shape[0]))
+        np.testing.assert_array_equal(values, expected[name].float().numpy())
 
 
 def test_another_checkpoint_is_refused(tiny_checkpoint: Factory, bundle_of: Factory) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compressed_tensors.utils.match import match_name
 
 import tabwright
 from exporter.compress import chain
@@ -83,11 +84,13 @@ def test_options_that_contradict_are_refused() -> None:
             plan(["wanda"], mask_structure="2:4", **other)
 
 
-def test_heads_are_left_in_floats() -> None:
+def test_heads_are_what_llm_compressor_is_told_to_ignore() -> None:
     for method in METHODS.values():
         if isinstance(method.work, LlmCompressor) and not method.prunes:
             last = method.work.modifiers(Settings(), 32)[-1]
-            assert last.arguments["ignore"] == ["re:.*lm_head"]
+            ignored = last.arguments["ignore"]
+            for name, left in (("lm_head", True), ("model.layers.0.mlp.up_proj", False)):
+                assert any(match_name(name, each) for each in ignored) == left
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,7 @@ def test_languages_take_turns_and_the_seed_decides(tmp_path: Path) -> None:
         ("list.jsonl", b'["a b"]', "line 1 has no text"),
         ("number.jsonl", b'{"text": 5}', "line 1 has no text"),
         ("language.jsonl", b'{"text": "a", "language": null}', "language that is no name"),
+        ("half.jsonl", b'{"text": "\\ud83d\\ude00"}\n{"text": "\\ud83d"}', "line 2 is not JSON"),
     ],
 )
 def test_what_is_no_text_is_refused(

@@ -12,8 +12,9 @@ import pytest
 
 import tabwright
 from exporter.cache import cache_folder
-from exporter.compress import demo
+from exporter.compress import chain, demo
 from exporter.compress.errors import DownloadChanged, DownloadFailed, ExtraMissing
+from exporter.write.errors import OutputExists
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,18 @@ def test_a_kept_checkpoint_is_found_without_torch(cache: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{compressed}\n", "")
+
+
+def test_another_process_may_be_quicker(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(_: Path, out: Path, *__: object) -> None:
+        out.mkdir(parents=True)
+        raise OutputExists(out)
+
+    monkeypatch.setattr(demo, "plain_checkpoint", lambda *_: Path("plain"))
+    monkeypatch.setattr(chain, "compress", late)
+    found = demo.demo_checkpoint()
+    assert found.is_dir()
+    assert found.is_relative_to(cache)
 
 
 def test_the_key_follows_the_makers(monkeypatch: pytest.MonkeyPatch) -> None:

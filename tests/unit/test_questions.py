@@ -67,6 +67,16 @@ def test_a_row_that_is_no_question_is_named(row: object, reason: str, tmp_path: 
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("change", [{"question": "\ud800"}, {"choices": ["1", "\udfff"]}])
+def test_half_of_a_surrogate_pair_is_no_question(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    # A whole pair is a character.
+    rows = ({**MMLU, "question": "😀"}, {**MMLU, **change})
+    path.write_text("\n".join(json.dumps(row) for row in rows), "ascii")
+    with pytest.raises(QuestionInvalid, match="line 2"):
+        Questions.load(path)
+
+
 def test_files_without_questions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "text.jsonl").write_text("who?")

@@ -21,10 +21,10 @@ def model(tiny_checkpoint: Callable[[str], Path]) -> Any:
     return load_checkpoint(path, read_config(path), torch.float32, "cpu")
 
 
-def prompt(*ids: int) -> Any:
+def prompt(*ids: int, tokens: int) -> Any:
     from exporter.reference.prompts import GreedyPrompt
 
-    return GreedyPrompt("p", "en", ids)
+    return GreedyPrompt("p", "en", ids, tokens)
 
 
 def test_greedy_continuation_is_that_of_generate(model: Any) -> None:
@@ -33,7 +33,7 @@ def test_greedy_continuation_is_that_of_generate(model: Any) -> None:
     from exporter.reference.answers import continue_greedily
 
     ids = (40, 300, 41, 42, 200)
-    found = continue_greedily(model, prompt(*ids), 12, ())
+    found = continue_greedily(model, prompt(*ids, tokens=12), ())
     inputs = torch.tensor([ids])
     whole = model.generate(
         inputs,
@@ -56,8 +56,8 @@ def test_greedy_continuation_is_that_of_generate(model: Any) -> None:
 def test_an_end_token_is_the_last(model: Any) -> None:
     from exporter.reference.answers import continue_greedily
 
-    free = continue_greedily(model, prompt(40, 300), 8, ()).tokens
-    stopped = continue_greedily(model, prompt(40, 300), 8, {free[3]}).tokens
+    free = continue_greedily(model, prompt(40, 300, tokens=8), ()).tokens
+    stopped = continue_greedily(model, prompt(40, 300, tokens=8), {free[3]}).tokens
     assert stopped == free[: free.index(free[3]) + 1]
 
 

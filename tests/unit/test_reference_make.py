@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 import pytest
 
 from exporter.pipeline import export
-from exporter.reference.errors import CheckpointMismatch, LedgerMismatch, NoCuda, OutOfMemory
+from exporter.reference.errors import (
+    CheckpointMismatch,
+    LedgerMismatch,
+    NoCuda,
+    OutOfMemory,
+    ReferenceMisplaced,
+)
 from exporter.write.errors import FileChanged
 from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
 from manifests.reference import Reference
@@ -134,24 +141,57 @@ def test_what_is_written(exported: Bundles, tmp_path: Path) -> None:
 def test_an_older_reference_gives_way_and_a_failed_one_leaves_nothing(
     exported: Bundles, small_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporter.reference import make
+    from exporter.reference import make, output
 
     checkpoint, bundle = exported("w4a16-g32")
     out = tmp_path / "reference.json"
-    out.write_text("old", "utf-8")
+    older = {"format": "tabwright-reference", "version": 0, "logits_file": "reference.safetensors"}
+    out.write_text(json.dumps(older), "utf-8")
+    (tmp_path / "reference.safetensors").write_text("old", "utf-8")
     settings: Any = {"device": "cpu", "suite": small_suite, "repetitions": 1, "decode_tokens": 1}
     make.make_reference(checkpoint, bundle, out, **settings)
-    assert json.loads(out.read_text("utf-8"))["format"] == "tabwright-reference"
+    assert json.loads(out.read_text("utf-8"))["version"] == 1
 
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(make, "save_file", full_disk)
+    monkeypatch.setattr(output, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         make.make_reference(checkpoint, bundle, out, **settings)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
+
+
+_OLDER = {"format": "tabwright-reference", "logits_file": "others.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "reason"),
+    [
+        ("reference.v1", {}, "does not end in .json"),
+        ("x.safetensors", {}, "does not end in .json"),
+        ("model.json", {"model.safetensors": "weights"}, "model.safetensors, where its logits go"),
+        ("config.json", {"config.json": "{}"}, "what is there is no reference"),
+        ("text.json", {"text.json": "{"}, "what is there is no reference"),
+        (
+            "reference.json",
+            {"reference.json": json.dumps(_OLDER), "reference.safetensors": "another's"},
+            "reference.safetensors, where its logits go",
+        ),
+    ],
+)
+def test_a_reference_takes_no_other_file_s_place(
+    name: str, there: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    from exporter.reference.make import make_reference
+
+    for file, text in there.items():
+        (tmp_path / file).write_text(text, "utf-8")
+    # Before anything is read: neither checkpoint nor bundle is there.
+    with pytest.raises(ReferenceMisplaced, match=re.escape(reason)):
+        make_reference(tmp_path / "none", tmp_path / "none", tmp_path / name)
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == there
 
 
 def test_another_checkpoint_is_refused(exported: Bundles, tmp_path: Path) -> None:

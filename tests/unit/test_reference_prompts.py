@@ -65,6 +65,20 @@ def test_texts_are_cut_to_the_context(checkpoint: Path) -> None:
     assert {len(text.ids) for text in prompts.scored} == {30}
 
 
+def test_a_prompt_leaves_room_for_what_continues_it(checkpoint: Path) -> None:
+    from exporter.reference.prompts import GREEDY_TOKENS, tokenise
+
+    suite = Suite.load(SUITE)
+    for context in (2, 30, CONTEXT):
+        prompts = tokenise(checkpoint, suite, context).greedy
+        assert len(prompts) == len(suite.greedy)
+        for prompt in prompts:
+            assert prompt.ids
+            assert 1 <= prompt.tokens <= context - len(prompt.ids)
+            assert prompt.tokens == GREEDY_TOKENS or context < CONTEXT
+    assert tokenise(checkpoint, suite, 1).greedy == ()
+
+
 def test_a_model_without_a_chat_template_is_not_asked_to_chat(checkpoint: Path) -> None:
     from exporter.reference.prompts import tokenise
 

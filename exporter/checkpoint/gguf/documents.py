@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any
 
+from exporter.checkpoint.documents import json_bytes
 from exporter.checkpoint.gguf.config import generation_config, model_config
 from exporter.checkpoint.gguf.header import Header
 from exporter.checkpoint.gguf.roundtrip import check_lossless
@@ -33,13 +33,13 @@ class GgufDocuments:
             case "config.json":
                 # Tells transformers that these weights are not its own to read.
                 scheme = {"quantization_config": {"quant_method": "gguf"}}
-                return _json(model_config(self._header) | scheme)
+                return json_bytes(model_config(self._header) | scheme)
             case "generation_config.json":
-                return _json(generation_config(self._header))
+                return json_bytes(generation_config(self._header))
             case "tokenizer.json":
                 return self._tokenizer
             case "tokenizer_config.json":
-                return _json(self._tokenizer_config())
+                return json_bytes(self._tokenizer_config())
             case "chat_template.jinja" if _TEMPLATE in metadata:
                 return metadata.text(_TEMPLATE).encode()
             case _:
@@ -66,7 +66,3 @@ class GgufDocuments:
             "tokenizer_class": "TokenizersBackend",
             **special,
         }
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
