@@ -10,6 +10,9 @@ from manifests.bundle import Manifest
 from manifests.report import MemoryPoint
 from manifests.work import GpuBuffers, MemoryLedger, Prediction
 
+#: ``GPUBufferUsage.STORAGE``, of the WebGPU specification: what a shader reads and writes.
+_STORAGE = 0x80
+
 
 def account(
     manifest: Manifest,
@@ -20,8 +23,9 @@ def account(
 ) -> MemoryLedger | None:
     """Sort what was held at rest; ``None`` where the page did not tell.
 
-    A buffer without a label is a weight if its size is that of a stored tensor, as often
-    as the manifest has tensors of that size.
+    A storage buffer without a label is a weight if its size is that of a stored tensor, as often
+    as the manifest has tensors of that size, and else an activation: onnxruntime-web labels
+    nothing, and the runtime everything that it makes.
     """
     if predicted.place == "wasm":
         held = rest.wasm_heap
@@ -31,17 +35,22 @@ def account(
     expected = Counter(
         size for row in manifest.weights[entry.weights].tensors for size in gpu_sizes(row, entry)
     )
-    held = states = weights = 0
+    held = states = weights = activations = 0
     for group in buffers:
-        held += group.size * group.count
+        size = group.size * group.count
+        held += size
         if group.label in labels:
-            states += group.size * group.count
-        elif not group.label:
-            weights += group.size * min(group.count, expected[group.size])
+            states += size
+        elif not group.label and group.usage & _STORAGE:
+            stored = min(group.count, expected[group.size])
+            expected[group.size] -= stored
+            weights += group.size * stored
+            activations += group.size * (group.count - stored)
     return MemoryLedger(
         predicted=predicted,
         held=held,
         gpu_weights=weights,
         gpu_states=states,
-        gpu_other=held - weights - states,
+        gpu_activations=activations,
+        gpu_other=held - weights - states - activations,
     )

@@ -5,7 +5,7 @@ Beside it lies a safetensors file with the full logits, named and digested here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -134,7 +134,7 @@ class NativeSpeed(Schema):
     """
 
     engine: Engine
-    version: str
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
     target: str
     threads: int
     speed: Speed

@@ -6,12 +6,13 @@ browser, the versions and the thread count; all of them are in here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from manifests.agreement import Agreement
 from manifests.base import Real, Schema
 from manifests.budget import Statistic
 from manifests.bundle import Sha256
+from manifests.errors import TabwrightError
 from manifests.page import Adapter, Fallback, GpuCalls, LoadTimings, SelfCheckResult
 from manifests.questions import Answers
 from manifests.reference import Device, NativeSpeed, Speed
@@ -25,6 +26,11 @@ class Failure(Schema):
     code: str
     sentence: str
     next_step: str = ""
+
+    @classmethod
+    def of(cls, error: TabwrightError) -> Self:
+        """What an error says."""
+        return cls(code=error.code, sentence=str(error), next_step=error.next_step)
 
 
 class BundleSummary(Schema):
@@ -203,7 +209,7 @@ class TargetReport(Schema):
     ``reference_questions`` are PyTorch's answers to the same questions, with the checkpoint,
     and ``original_questions`` with the uncompressed model.  ``fp16_bytes`` is what the
     model's parameters take at two bytes each.  ``beside`` is there where another bundle or
-    target was measured in turns with this one.
+    target was measured in turns with this one, ``beside_failure`` where that came to no end.
     """
 
     execution_provider: Literal["webgpu", "wasm"]
@@ -230,6 +236,7 @@ class TargetReport(Schema):
     original_questions: Answers | None = None
     fp16_bytes: int | None = None
     beside: Beside | None = None
+    beside_failure: Failure | None = None
     sweeps: Sweeps | None = None
     work: Work | None = None
     bandwidth: Bandwidth | None = None

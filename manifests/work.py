@@ -49,9 +49,13 @@ class TextYield(Schema):
 
 
 class GpuBuffers(Schema):
-    """``count`` live GPU buffers of one label (whoever made them chose it) and ``size`` bytes."""
+    """``count`` live GPU buffers of ``size`` bytes, one label and one ``usage``.
+
+    Whoever made them chose the label; ``usage`` is WebGPU's ``GPUBufferUsage`` flags.
+    """
 
     label: str
+    usage: int
     size: int
     count: int
 
@@ -80,15 +84,18 @@ class MemoryLedger(Schema):
     """What was held at rest, by purpose, against what was predicted.
 
     ``held`` is what lies in the prediction's place.  GPU buffers are ``states`` by the label
-    that the runtime gives them, ``weights`` where their size is that of a stored tensor, and
-    ``other`` beyond that; all three are absent on a CPU, and ``states`` is 0 where the
-    conventional graph's own buffers have no label.
+    that the runtime gives them, ``weights`` where their size is that of a stored tensor,
+    ``activations`` where a shader can use them besides (onnxruntime-web keeps them for the next
+    run), and ``other`` beyond that: the sampler, what the loop feeds and fetches, parameters of
+    shaders.  All are absent on a CPU, and the conventional graph's cache, whose buffers have no
+    label, is among the activations.
     """
 
     predicted: Prediction
     held: int
     gpu_weights: int | None = None
     gpu_states: int | None = None
+    gpu_activations: int | None = None
     gpu_other: int | None = None
 
 

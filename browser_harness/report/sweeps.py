@@ -48,6 +48,7 @@ def memory_sentence(target: TargetReport) -> str:
     parts = (
         ("weights", ledger.gpu_weights),
         ("cache", ledger.gpu_states),
+        ("activations", ledger.gpu_activations),
         ("other", ledger.gpu_other),
     )
     told = ", ".join(f"{name} {show(size, 'bytes')}" for name, size in parts if size is not None)

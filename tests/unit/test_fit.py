@@ -109,16 +109,20 @@ def test_buffers_by_purpose(manifest: Manifest) -> None:
     need = predict(manifest, "webgpu-q4", 100)
     rest = MemoryPoint(at_ms=0, phase="rest", renderer_pss=1, gpu_process_pss=500)
     buffers = (
-        GpuBuffers(label="past_key_values.0.key", size=768, count=10),
-        GpuBuffers(label="", size=112, count=1),
+        GpuBuffers(label="past_key_values.0.key", usage=0x8C, size=768, count=10),
+        GpuBuffers(label="", usage=0x8C, size=112, count=1),
         # One of these can be the scales: there is only one tensor of that size.
-        GpuBuffers(label="", size=256, count=3),
-        GpuBuffers(label="sampler", size=128, count=1),
+        GpuBuffers(label="", usage=0x8C, size=256, count=3),
+        # No shader writes to a uniform buffer, nor to one that is mapped.
+        GpuBuffers(label="", usage=0x48, size=256, count=1),
+        GpuBuffers(label="", usage=0x09, size=112, count=1),
+        GpuBuffers(label="sampler", usage=0x8C, size=128, count=1),
     )
     ledger = account(manifest, "webgpu-q4", need, rest, buffers)
     assert ledger is not None
-    assert ledger.held == 7680 + 112 + 3 * 256 + 128
-    assert (ledger.gpu_states, ledger.gpu_weights, ledger.gpu_other) == (7680, 112 + 256, 512 + 128)
+    assert ledger.held == 7680 + 112 + 3 * 256 + 256 + 112 + 128
+    assert (ledger.gpu_states, ledger.gpu_weights) == (7680, 112 + 256)
+    assert (ledger.gpu_activations, ledger.gpu_other) == (512, 256 + 112 + 128)
 
 
 def test_the_error_of_the_prediction_is_told(manifest: Manifest) -> None:

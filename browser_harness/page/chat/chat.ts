@@ -118,6 +118,7 @@ function connect(model: Model): void {
 
 async function start(): Promise<void> {
   find("forget").addEventListener("click", () => {
+    show("speed", "deleting, once no tab is loading");
     clearStore().then(() => show("speed", "deleted; the next visit downloads it again"), showError);
   });
   const target = new URLSearchParams(location.search).get("target") ?? undefined;

@@ -9,6 +9,8 @@ const QUERY_RESOLVE = 0x0200;
 interface Timed {
   readonly queries: GPUQuerySet;
   used: number;
+  /** Whether a pass came that could not be timed any more. */
+  full: boolean;
 }
 
 /** How long compute passes keep the GPU busy, by timestamps around each. */
@@ -30,7 +32,7 @@ export class GpuTimer {
       if (!this.features.has("timestamp-query")) return await requestDevice.call(this, descriptor);
       const features = new Set(descriptor.requiredFeatures).add("timestamp-query");
       const device = await requestDevice.call(this, { ...descriptor, requiredFeatures: [...features] });
-      devices.set(device, { queries: device.createQuerySet({ type: "timestamp", count: QUERIES }), used: 0 });
+      devices.set(device, { queries: device.createQuerySet({ type: "timestamp", count: QUERIES }), used: 0, full: false });
       return device;
     };
     GPUDevice.prototype.createCommandEncoder = function (descriptor) {
@@ -41,9 +43,9 @@ export class GpuTimer {
     GPUCommandEncoder.prototype.beginComputePass = function (descriptor = {}) {
       const device = deviceOf.get(this);
       const timed = device && devices.get(device);
-      if (!timed || descriptor.timestampWrites || timed.used + 2 > QUERIES) {
-        return beginComputePass.call(this, descriptor);
-      }
+      if (!timed || descriptor.timestampWrites) return beginComputePass.call(this, descriptor);
+      timed.full ||= timed.used + 2 > QUERIES;
+      if (timed.full) return beginComputePass.call(this, descriptor);
       const timestampWrites = {
         querySet: timed.queries,
         beginningOfPassWriteIndex: timed.used,
@@ -72,8 +74,9 @@ export class GpuTimer {
         found.ms += Number((times[i + 1] as bigint) - (times[i] as bigint)) / 1e6;
       }
       found.passes += timed.used / 2;
-      found.full ||= timed.used === QUERIES;
+      found.full ||= timed.full;
       timed.used = 0;
+      timed.full = false;
       resolved.destroy();
       readable.destroy();
     }

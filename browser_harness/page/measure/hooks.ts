@@ -11,9 +11,10 @@ export interface MemoryMeter {
   readonly gpuCalls: GpuCalls;
 }
 
-/** A buffer that lives on the GPU: its label may be empty. */
+/** A buffer that lives on the GPU: its label may be empty, its usage is WebGPU's flags. */
 export interface Buffer {
   readonly label: string;
+  readonly usage: number;
   readonly size: number;
 }
 
@@ -58,9 +59,9 @@ function hookBuffers(): Buffers {
 
   GPUDevice.prototype.createBuffer = function (descriptor) {
     const buffer = createBuffer.call(this, descriptor);
-    const { size, label = "" } = descriptor;
+    const { size, usage, label = "" } = descriptor;
     const buffers = held.get(this) ?? new Map<GPUBuffer, Buffer>();
-    held.set(this, buffers.set(buffer, { size, label }));
+    held.set(this, buffers.set(buffer, { size, usage, label }));
     ownerOf.set(buffer, this);
     count.live += size;
     count.peak = Math.max(count.peak, count.live);

@@ -53,9 +53,14 @@ export interface GenerateResult {
   readonly calls?: GpuCalls;
 }
 
-/** ``count`` live GPU buffers of one label (whoever made them chose it) and ``size`` bytes. */
+/**
+ * ``count`` live GPU buffers of ``size`` bytes, one label and one ``usage``.
+ *
+ * Whoever made them chose the label; ``usage`` is WebGPU's ``GPUBufferUsage`` flags.
+ */
 export interface GpuBuffers {
   readonly label: string;
+  readonly usage: number;
   readonly size: number;
   readonly count: number;
 }

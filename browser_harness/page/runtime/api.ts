@@ -15,7 +15,11 @@ export interface LoopOptions {
   readonly prefillChunk?: number | undefined;
   /** About how many bytes the cache on the GPU grows by at a time, at most. Default: 64 MiB. */
   readonly cacheGrowthBytes?: number | undefined;
-  /** About how many bytes the cache on the GPU may take. Default: what the context and the GPU allow. */
+  /**
+   * About how many bytes the cache may take, on the GPU or in the WASM heap; less than a step takes
+   * is `bad-input`. The plain loop holds it twice while a step runs. Default: what the context and the
+   * GPU allow.
+   */
   readonly cacheBudgetBytes?: number | undefined;
 }
 
@@ -127,9 +131,10 @@ export interface Model {
   generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<GeneratedToken, FinishReason>;
 
   /**
-   * The logits of every position of `tokens`, fed as they are (teacher forcing).
+   * The logits of every position of `tokens`, fed as they are (teacher forcing). No block is
+   * computed before it is asked for, also in a worker.
    *
-   * @throws TabwrightError as {@link generate} does.
+   * @throws TabwrightError as {@link generate} does; `context-full` when the tokens exceed the context.
    */
   score(tokens: readonly number[], options?: ScoreOptions): AsyncGenerator<ScoredBlock, void>;
 
@@ -145,6 +150,13 @@ export interface Model {
 
   /** Text of `ids` without special tokens. */
   detokenize(ids: readonly number[]): Promise<string>;
+
+  /**
+   * The bytes that each of `ids` stands for, which may be part of a character. A text's beginning
+   * may lack some, where the decoder strips a space. Null for special tokens, and for all where the
+   * tokenizer does not tell.
+   */
+  tokenBytes(ids: readonly number[]): Promise<(Uint8Array | null)[]>;
 
   /**
    * A conversation as the model reads it, ready for the assistant's answer.

@@ -3,10 +3,9 @@ import { type Gpu, requestAdapter, requestGpu, throwIfLost } from "./device.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import { findTarget, type Manifest, ORT_MODULE, ORT_WASM, shardsOf, type TargetEntry } from "./manifest.ts";
 import type { Progress } from "./obtain.ts";
-import { type OpenLoop, openLoop, prefillSizes } from "./open_loop.ts";
+import { type CacheMemory, type OpenLoop, openLoop, prefillSizes } from "./open_loop.ts";
 import { ortVersion, prepareOrt, usableThreads } from "./ort.ts";
 import { Passes } from "./passes.ts";
-import type { CacheMemory } from "./resident_loop.ts";
 import type { SelfCheckResult, Way } from "./schema.ts";
 import { compareLogits, readSelfCheck } from "./self_check.ts";
 import { startOrt } from "./start_ort.ts";
@@ -84,6 +83,7 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
     const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);
     opened = await openLoop(way.loop, parts, chunks, common.memory);
+    throwIfAborted(common.signal); // ONNX Runtime cannot be stopped meanwhile.
     const checking = performance.now();
     onProgress({ phase: "check", ...told });
     const check = await checkLogits(way, opened, files, gpu, common);

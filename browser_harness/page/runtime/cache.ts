@@ -25,7 +25,7 @@ export class Cache {
 
   /** The bytes that a position takes. */
   get bytesPerPosition(): number {
-    return this.#states.reduce((sum, state) => sum + sizeOf(state, 1), 0);
+    return bytesPerPosition(this.#states);
   }
 
   /** Positions that the device's largest buffer can hold. */
@@ -99,6 +99,24 @@ export class Cache {
     });
     this.#device.queue.submit([encoder.finish()]);
   }
+}
+
+/** The bytes that a position takes in all `states`; one of a fixed size takes the same for any text. */
+export function bytesPerPosition(states: readonly State[]): number {
+  const growing = states.filter(({ shape }) => shape.includes("past_sequence_length"));
+  return growing.reduce((sum, state) => sum + sizeOf(state, 1), 0);
+}
+
+/**
+ * How many positions of `positionBytes` each a cache of `budgetBytes` holds, in whole steps of `step`.
+ *
+ * @throws TabwrightError `bad-input` when that is not one step.
+ */
+export function positionsWithin(budgetBytes: number, positionBytes: number, step: number): number {
+  const positions = Math.floor(budgetBytes / positionBytes / step) * step;
+  if (positions >= step) return positions;
+  const least = `${step * positionBytes} bytes are needed, for a step of ${step}`;
+  throw new TabwrightError("bad-input", `cacheBudgetBytes is ${budgetBytes}: ${least}`);
 }
 
 function dimsOf(state: State, capacity: number): number[] {

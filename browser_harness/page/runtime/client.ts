@@ -16,7 +16,7 @@ import { type Reply, type Request, unpack } from "./wire.ts";
 
 /** A call that the worker has not ended yet. */
 interface Pending {
-  onItem(item: unknown): void;
+  onItem(item: unknown, waits: boolean): void;
   resolve(result: unknown): void;
   reject(error: TabwrightError): void;
 }
@@ -49,40 +49,25 @@ export class Calls {
    *
    * @throws TabwrightError what the method threw, or `worker-failed`.
    */
-  async call<R>(
+  call<R>(
     method: string,
     args: readonly unknown[],
     signal?: AbortSignal,
     onItem: (item: never) => void = () => undefined,
   ): Promise<R> {
-    throwIfAborted(signal);
-    if (this.#broken) throw this.#broken;
-    const call = ++this.#last;
-    const stop = () => this.#worker.postMessage({ call, stop: true });
-    signal?.addEventListener("abort", stop);
-    try {
-      return await new Promise<R>((resolve, reject) => {
-        this.#pending.set(call, {
-          onItem: onItem as (item: unknown) => void,
-          resolve: resolve as (result: unknown) => void,
-          reject,
-        });
-        this.#worker.postMessage({ call, method, args });
-      });
-    } finally {
-      signal?.removeEventListener("abort", stop);
-    }
+    return this.#call(++this.#last, method, args, signal, (item) => onItem(item as never));
   }
 
   /** As {@link call}, with the items as an iterator. One that is left early stops the worker first. */
   async *stream<T, R>(method: string, args: readonly unknown[], signal?: AbortSignal): AsyncGenerator<T, R> {
     const left = new AbortController();
     const either = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
-    const items: T[] = [];
+    const call = ++this.#last;
+    const items: { readonly item: T; readonly waits: boolean }[] = [];
     let wake: () => void = () => undefined;
     let ended = false;
-    const result = this.call<R>(method, args, either, (item) => {
-      items.push(item);
+    const result = this.#call<R>(call, method, args, either, (item, waits) => {
+      items.push({ item: item as T, waits });
       wake();
     }).finally(() => {
       ended = true;
@@ -91,9 +76,10 @@ export class Calls {
     result.catch(() => undefined); // Heard below, unless nobody listens any more.
     try {
       for (;;) {
-        for (let item = items.shift(); item !== undefined; item = items.shift()) {
+        for (let come = items.shift(); come !== undefined; come = items.shift()) {
           throwIfAborted(signal);
-          yield item;
+          yield come.item;
+          if (come.waits) this.#worker.postMessage({ call, next: true });
         }
         if (ended) return await result;
         await new Promise<void>((resolve) => (wake = resolve));
@@ -111,9 +97,30 @@ export class Calls {
     this.#fail(new TabwrightError("disposed", "the model was disposed"));
   }
 
+  async #call<R>(
+    call: number,
+    method: string,
+    args: readonly unknown[],
+    signal: AbortSignal | undefined,
+    onItem: Pending["onItem"],
+  ): Promise<R> {
+    throwIfAborted(signal);
+    if (this.#broken) throw this.#broken;
+    const stop = () => this.#worker.postMessage({ call, stop: true });
+    signal?.addEventListener("abort", stop);
+    try {
+      return await new Promise<R>((resolve, reject) => {
+        this.#pending.set(call, { onItem, resolve: resolve as (result: unknown) => void, reject });
+        this.#worker.postMessage({ call, method, args });
+      });
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
   #hear(reply: Reply): void {
     const pending = this.#pending.get(reply.call);
-    if ("item" in reply) return pending?.onItem(reply.item);
+    if ("item" in reply) return pending?.onItem(reply.item, reply.waits === true);
     this.#pending.delete(reply.call);
     if ("error" in reply) pending?.reject(unpack(reply.error));
     else pending?.resolve(reply.result);
@@ -163,6 +170,10 @@ export class RemoteModel implements Model {
 
   detokenize(ids: readonly number[]): Promise<string> {
     return this.#calls.call("detokenize", [ids]);
+  }
+
+  tokenBytes(ids: readonly number[]): Promise<(Uint8Array | null)[]> {
+    return this.#calls.call("tokenBytes", [ids]);
   }
 
   render(messages: readonly Message[]): Promise<RenderedChat> {

@@ -1,6 +1,7 @@
-import type { CompiledGrammar, GrammarCompiler, GrammarMatcher, TokenizerInfo } from "@mlc-ai/web-xgrammar";
+import type { GrammarCompiler, GrammarMatcher, TokenizerInfo } from "@mlc-ai/web-xgrammar";
 
 import type { Engine } from "../engine/xgrammar.ts";
+import { CompiledGrammars } from "./compiled_grammars.ts";
 import { reason, TabwrightError } from "./errors.ts";
 import { grammarOf, type JsonSchema } from "./grammar.ts";
 import { bytesOf, staysUtf8, type Vocabulary } from "./vocabulary.ts";
@@ -27,6 +28,7 @@ interface Started {
   readonly engine: Engine;
   readonly info: TokenizerInfo;
   readonly compiler: GrammarCompiler;
+  readonly grammars: CompiledGrammars;
 }
 
 /** Makes constraints for one model. The engine is started by the first of them. */
@@ -35,7 +37,6 @@ export class Constrainer {
   readonly #vocabulary: Vocabulary | undefined;
   readonly #size: number;
   #started: Promise<Started> | undefined;
-  readonly #compiled = new Map<string, CompiledGrammar>();
 
   /**
    * @param vocabulary undefined where it is not known what bytes a token stands for.
@@ -50,7 +51,7 @@ export class Constrainer {
   /**
    * Holds a text to `schema`: one of `stops` may come where a value is whole, and only there.
    *
-   * @throws TabwrightError `schema-unsupported`.
+   * @throws TabwrightError `schema-unsupported`, or `run-failed` when the engine does not start.
    */
   async constrain(schema: JsonSchema, stops: readonly number[]): Promise<HeldConstraint> {
     const grammar = grammarOf(schema);
@@ -59,11 +60,15 @@ export class Constrainer {
       this.#started = undefined; // So that the next call may try again.
       throw error;
     });
-    const { engine, compiler } = await this.#started;
+    const { engine, grammars } = await this.#started;
     try {
-      const compiled = this.#compiled.get(grammar) ?? (await compiler.compileGrammar(grammar));
-      this.#compiled.set(grammar, compiled);
-      return new Matched(await engine.GrammarMatcher.createGrammarMatcher(compiled, [...stops]));
+      const { compiled, giveBack } = await grammars.borrow(grammar);
+      try {
+        return new Matched(await engine.GrammarMatcher.createGrammarMatcher(compiled, [...stops]), giveBack);
+      } catch (error) {
+        giveBack();
+        throw error;
+      }
     } catch (error) {
       throw new TabwrightError("schema-unsupported", `the grammar of the schema was refused: ${reason(error)}`, error);
     }
@@ -71,8 +76,8 @@ export class Constrainer {
 
   /** Frees what the engine holds for this model. */
   async dispose(): Promise<void> {
-    for (const compiled of this.#compiled.values()) compiled.dispose();
     const started = await this.#started;
+    await started?.grammars.dispose();
     started?.compiler.dispose();
     started?.info.dispose();
   }
@@ -82,21 +87,30 @@ export class Constrainer {
     if (vocabulary === undefined) {
       throw new TabwrightError("schema-unsupported", "this model's tokenizer does not tell the bytes of its tokens");
     }
-    const engine = await this.#start();
     // An empty token is never allowed: special ones are no text, and these would be none.
     const fit = vocabulary.tokens.map((token) =>
       token !== undefined && staysUtf8(bytesOf(token, vocabulary.kind)) ? token : "",
     );
-    const info = await engine.TokenizerInfo.createTokenizerInfo(fit, vocabulary.kind, false, this.#size, []);
-    return { engine, info, compiler: await engine.GrammarCompiler.createGrammarCompiler(info, false) };
+    try {
+      const engine = await this.#start();
+      const info = await engine.TokenizerInfo.createTokenizerInfo(fit, vocabulary.kind, false, this.#size, []);
+      const compiler = await engine.GrammarCompiler.createGrammarCompiler(info, false);
+      const grammars = new CompiledGrammars((grammar) => compiler.compileGrammar(grammar));
+      return { engine, info, compiler, grammars };
+    } catch (error) {
+      if (error instanceof TabwrightError) throw error;
+      throw new TabwrightError("run-failed", `the engine for schemas did not start: ${reason(error)}`, error);
+    }
   }
 }
 
 class Matched implements HeldConstraint {
   readonly #matcher: GrammarMatcher;
+  readonly #giveBack: () => void;
 
-  constructor(matcher: GrammarMatcher) {
+  constructor(matcher: GrammarMatcher, giveBack: () => void) {
     this.#matcher = matcher;
+    this.#giveBack = giveBack;
   }
 
   async allowed(): Promise<Int32Array<ArrayBuffer>> {
@@ -115,12 +129,24 @@ class Matched implements HeldConstraint {
 
   dispose(): void {
     this.#matcher.dispose();
+    this.#giveBack();
   }
 }
 
-/** Runs the engine's verified bytes. */
-export async function importEngine(script: Blob): Promise<Engine> {
-  const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+/**
+ * What starts the engine from its verified bytes. They are copied to memory: the stored ones may be
+ * deleted as soon as the load is over. The copy is all of the load that is kept alive for it.
+ *
+ * @param script undefined where the bundle has none.
+ */
+export async function engineStarter(script: Blob | undefined): Promise<() => Promise<Engine>> {
+  const copy = script && new Blob([await script.arrayBuffer()], { type: "text/javascript" });
+  return () => importEngine(copy);
+}
+
+async function importEngine(script: Blob | undefined): Promise<Engine> {
+  if (!script) throw new TabwrightError("schema-unsupported", "the bundle has no engine that holds answers to a schema");
+  const url = URL.createObjectURL(script);
   try {
     const { engine } = (await import(url)) as { engine: Engine };
     return engine;

@@ -1,4 +1,5 @@
 import { reason, TabwrightError } from "./errors.ts";
+import { Loss } from "./loss.ts";
 import type { TargetEntry } from "./manifest.ts";
 import type { Adapter } from "./schema.ts";
 
@@ -20,8 +21,8 @@ export interface Gpu {
   readonly device: GPUDevice;
   readonly adapter: Adapter;
   readonly software: boolean;
-  /** Rejects with `device-lost`; never resolves. */
-  readonly lost: Promise<never>;
+  /** Ends with `device-lost` what it guards. */
+  readonly loss: Loss;
   /** Gives the device back; this is not a loss. */
   destroy(): void;
 }
@@ -93,12 +94,11 @@ export async function requestGpu(
     if (returned) return new Promise(() => undefined);
     throw new TabwrightError("device-lost", `the GPU device was lost: ${info.message || info.reason}`);
   });
-  lost.catch(() => undefined); // Nobody may be waiting when it happens.
   return {
     device,
     adapter: describe(adapter, device),
     software: isSoftware(adapter),
-    lost,
+    loss: new Loss(lost),
     destroy() {
       returned = true;
       device.destroy();
@@ -113,7 +113,7 @@ export async function requestGpu(
  * @throws TabwrightError `device-lost`.
  */
 export async function throwIfLost(gpu: Gpu | undefined): Promise<void> {
-  if (gpu) await Promise.race([gpu.lost, new Promise((resolve) => setTimeout(resolve, 500))]);
+  await gpu?.loss.guard(new Promise((resolve) => setTimeout(resolve, 500)));
 }
 
 function describe(adapter: GPUAdapter, device: GPUDevice): Adapter {

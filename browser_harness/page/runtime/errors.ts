@@ -28,6 +28,7 @@ export type ErrorCode =
   | "session-failed"
   | "size-mismatch"
   | "stalled"
+  | "store-failed"
   | "target-unknown"
   | "template-failed"
   | "template-missing"

@@ -1,5 +1,6 @@
 import { reason, TabwrightError } from "./errors.ts";
 import type { Runner, Value } from "./heap.ts";
+import type { Loss } from "./loss.ts";
 import { ort } from "./ort.ts";
 import type { State } from "./schema.ts";
 
@@ -18,7 +19,7 @@ export interface Logits {
 export class Forward {
   readonly #session: Runner;
   readonly #states: readonly State[];
-  readonly #lost: Promise<never> | undefined;
+  readonly #loss: Loss | undefined;
   /** By the input's name; empty until the first step. */
   #past = new Map<string, Value>();
   #length = 0;
@@ -27,7 +28,7 @@ export class Forward {
   constructor(
     session: Runner,
     states: readonly State[],
-    lost: Promise<never> | undefined,
+    loss: Loss | undefined,
   ) {
     const known = ["input_ids", "attention_mask", "num_logits_to_keep", "position_ids"];
     known.push(...states.map(({ input }) => input));
@@ -37,7 +38,7 @@ export class Forward {
     }
     this.#session = session;
     this.#states = states;
-    this.#lost = lost;
+    this.#loss = loss;
   }
 
   /** Positions fed since the start or the last {@link reset}. */
@@ -80,7 +81,7 @@ export class Forward {
   async #run(feeds: Record<string, Value>): Promise<Readonly<Record<string, Value>>> {
     try {
       const run = this.#session.run(feeds);
-      return await (this.#lost ? Promise.race([run, this.#lost]) : run);
+      return await (this.#loss?.guard(run) ?? run);
     } catch (error) {
       if (error instanceof TabwrightError) throw error;
       throw new TabwrightError("run-failed", `ONNX Runtime failed: ${reason(error)}`, error);

@@ -215,11 +215,13 @@ export class GpuSampler {
       layout: "auto",
       compute: { module: device.createShaderModule({ code: SHADER }) },
     });
-    const storage = USAGE.STORAGE | USAGE.COPY_DST;
-    this.#settings = device.createBuffer({ size: 32, usage: USAGE.UNIFORM | USAGE.COPY_DST });
-    this.#progress = device.createBuffer({ size: 4, usage: storage });
-    this.#seen = device.createBuffer({ size: 4 * Math.ceil(vocabulary / 32), usage: storage });
-    this.#allowed = device.createBuffer({ size: this.#seen.size, usage: storage });
+    const make = (size: number, usage: number) =>
+      device.createBuffer({ label: "sampler", size, usage: usage | USAGE.COPY_DST });
+    const bits = 4 * Math.ceil(vocabulary / 32);
+    this.#settings = make(32, USAGE.UNIFORM);
+    this.#progress = make(4, USAGE.STORAGE);
+    this.#seen = make(bits, USAGE.STORAGE);
+    this.#allowed = make(bits, USAGE.STORAGE);
     const buffers = [logits, this.#settings, this.#progress, this.#seen, next, this.#allowed];
     this.#group = device.createBindGroup({
       layout: this.#pipeline.getBindGroupLayout(0),

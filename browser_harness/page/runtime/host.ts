@@ -1,13 +1,21 @@
 import type { GenerateOptions, LogprobOptions, Model, Prompt, ScoreOptions } from "./api.ts";
-import { TabwrightError } from "./errors.ts";
+import { TabwrightError, throwIfAborted } from "./errors.ts";
 import { loadHere, type LoadOptions } from "./load.ts";
 import type { Message } from "./tokenizer.ts";
 import { pack, type Reply, type Request } from "./wire.ts";
 
 /** One call: what it was asked, the means to send items, and word that nobody listens any more. */
 interface Call {
-  readonly emit: (item: unknown, transfer?: Transferable[]) => void;
+  readonly emit: (item: unknown) => void;
+  /** Sends a large item, which is given away, and waits until the page wants the next. */
+  readonly hand: (item: unknown, transfer: Transferable[]) => Promise<void>;
   readonly signal: AbortSignal;
+}
+
+/** What the page may say of a call that has not ended. */
+interface Running {
+  next(): void;
+  stop(): void;
 }
 
 /** The side of a worker that a page talks to. */
@@ -20,26 +28,39 @@ export interface Port {
 export class Host {
   readonly #port: Port;
   readonly #load: typeof loadHere;
-  readonly #running = new Map<number, AbortController>();
+  readonly #running = new Map<number, Running>();
   #model: Model | undefined;
 
   constructor(port: Port, load: typeof loadHere = loadHere) {
     this.#port = port;
     this.#load = load;
     port.addEventListener("message", ({ data }) => {
-      if ("stop" in data) this.#running.get(data.call)?.abort();
+      if ("stop" in data) this.#running.get(data.call)?.stop();
+      else if ("next" in data) this.#running.get(data.call)?.next();
       else void this.#answer(data.call, data.method, data.args);
     });
   }
 
   async #answer(call: number, method: string, args: readonly unknown[]): Promise<void> {
     const control = new AbortController();
-    this.#running.set(call, control);
-    const emit: Call["emit"] = (item, transfer = []) => this.#port.postMessage({ call, item }, transfer);
+    const { signal } = control;
+    let wake: () => void = () => undefined;
+    const stop = () => {
+      control.abort();
+      wake();
+    };
+    this.#running.set(call, { next: () => wake(), stop });
+    const emit: Call["emit"] = (item) => this.#port.postMessage({ call, item }, []);
+    const hand: Call["hand"] = async (item, transfer) => {
+      throwIfAborted(signal); // Who has left wants no next one.
+      const wanted = new Promise<void>((resolve) => (wake = resolve));
+      this.#port.postMessage({ call, item, waits: true }, transfer);
+      await wanted;
+    };
     let reply: Reply;
     try {
       const run = (this.#methods as unknown as Record<string, Method>)[method] as Method;
-      reply = { call, result: await run({ emit, signal: control.signal }, ...args) };
+      reply = { call, result: await run({ emit, hand, signal }, ...args) };
     } catch (error) {
       reply = { call, error: pack(error) };
     }
@@ -62,9 +83,9 @@ export class Host {
       }
     },
 
-    score: async ({ emit, signal }: Call, tokens: readonly number[], options: ScoreOptions) => {
+    score: async ({ hand, signal }: Call, tokens: readonly number[], options: ScoreOptions) => {
       for await (const block of this.#loaded().score(tokens, { ...options, signal })) {
-        emit(block, [block.logits.buffer]);
+        await hand(block, [block.logits.buffer]);
       }
     },
 
@@ -74,6 +95,7 @@ export class Host {
 
     tokenize: async (_: Call, text: string) => this.#loaded().tokenize(text),
     detokenize: async (_: Call, ids: readonly number[]) => this.#loaded().detokenize(ids),
+    tokenBytes: async (_: Call, ids: readonly number[]) => this.#loaded().tokenBytes(ids),
     render: async (_: Call, messages: readonly Message[]) => this.#loaded().render(messages),
     dispose: async () => this.#loaded().dispose(),
   };

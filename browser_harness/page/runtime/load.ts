@@ -2,9 +2,9 @@ import type { LoadedFacts, LoopOptions, Model } from "./api.ts";
 import { fileAt, type Files } from "./attempt.ts";
 import { openAnyWay } from "./climb.ts";
 import { browserTransport } from "./connection.ts";
-import { Constrainer, importEngine } from "./constraint.ts";
+import { Constrainer, engineStarter } from "./constraint.ts";
 import { requestAdapter } from "./device.ts";
-import { TabwrightError } from "./errors.ts";
+import { TabwrightError, throwIfAborted } from "./errors.ts";
 import {
   GRAMMAR_ENGINE,
   type Manifest,
@@ -117,13 +117,15 @@ export async function loadHere(
   const opened = await store.whileUsing(async () => {
     const way = await openAnyWay({ choice, asked }, common);
     try {
-      return { ...way, tokenizer: (await tokenizer) as Tokenizer };
+      const engine = await engineStarter(way.files.get(GRAMMAR_ENGINE));
+      return { ...way, engine, tokenizer: (await tokenizer) as Tokenizer };
     } catch (error) {
       await way.release();
       throw error;
     }
   });
   try {
+    throwIfAborted(signal);
     const { way, kind, gpu, loop, check, sessionMs, checkMs } = opened;
     if (changed) await sweep(store, notes);
     const timings: LoadTimings = {
@@ -153,8 +155,7 @@ export async function loadHere(
       fallbacks: opened.fallbacks,
       selfCheck: check,
     };
-    const startEngine = () => importEngine(fileAt(opened.files, GRAMMAR_ENGINE));
-    const constrainer = new Constrainer(startEngine, opened.tokenizer.vocabulary, manifest.model.vocab_size);
+    const constrainer = new Constrainer(opened.engine, opened.tokenizer.vocabulary, manifest.model.vocab_size);
     return new LocalModel(info, opened.tokenizer, loop, constrainer, opened.release);
   } catch (error) {
     await opened.release();

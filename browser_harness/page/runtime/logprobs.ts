@@ -1,5 +1,5 @@
 import type { Choice, ScoredBlock, TokenLogprob } from "./api.ts";
-import { TabwrightError } from "./errors.ts";
+import { checkCount } from "./counts.ts";
 
 /**
  * Turns the logits of `tokens` into how likely each of them was.
@@ -12,7 +12,7 @@ export async function* logprobsOf(
   tokens: readonly number[],
   top: number,
 ): AsyncGenerator<TokenLogprob, void> {
-  if (!Number.isInteger(top) || top < 0) throw new TabwrightError("bad-input", `top is ${top}`);
+  checkCount("top", top, 0);
   for await (const { start, rows, vocabulary, logits } of blocks) {
     for (let row = 0; row < rows; row++) {
       const position = start + row + 1;

@@ -68,12 +68,14 @@ export interface Loop {
 /** The loop for every device: the cache grows, logits come to the CPU, the token is chosen there. */
 export class PlainLoop implements Loop {
   readonly chunk: number;
-  readonly most = Infinity;
+  readonly most: number;
   readonly #forward: Forward;
 
-  constructor(forward: Forward, chunk: number) {
+  /** @param most positions that the cache may take. */
+  constructor(forward: Forward, chunk: number, most: number) {
     this.#forward = forward;
     this.chunk = chunk;
+    this.most = most;
   }
 
   async *tokens(

@@ -12,6 +12,7 @@ import type {
 } from "./api.ts";
 import { breathe } from "./breathe.ts";
 import type { Constrainer, HeldConstraint } from "./constraint.ts";
+import { checkCount } from "./counts.ts";
 import { TabwrightError, throwIfAborted } from "./errors.ts";
 import { logprobIn, logprobsOf } from "./logprobs.ts";
 import type { Loop } from "./loop.ts";
@@ -54,15 +55,13 @@ export class LocalModel implements Model {
     if (schema !== undefined && options.stop !== undefined) {
       throw new TabwrightError("bad-input", "'stop' would cut what 'schema' makes whole: give one of them");
     }
-    checkTop(logprobs);
+    checkCount("logprobs", logprobs, 0);
+    checkCount("maxNewTokens", options.maxNewTokens, 0);
     const ids = this.#checked(this.#ids(prompt));
-    const context = Math.min(this.info.facts.context_length, this.#loop.most);
+    const context = this.#context();
     const room = context - ids.length;
     if (room < 1) {
-      throw new TabwrightError(
-        "context-full",
-        `the prompt's ${ids.length} tokens fill the context of ${context}`,
-      );
+      throw new TabwrightError("context-full", `the prompt's ${ids.length} tokens fill the context of ${context}`);
     }
     const count = Math.min(options.maxNewTokens ?? room, room);
     const decoder = new IncrementalDecoder((tokens) => this.#tokenizer.decode(tokens));
@@ -95,7 +94,12 @@ export class LocalModel implements Model {
   }
 
   async *score(tokens: readonly number[], options: ScoreOptions = {}): AsyncGenerator<ScoredBlock, void> {
+    checkCount("chunk", options.chunk, 1);
     const ids = this.#checked(tokens);
+    const context = this.#context();
+    if (ids.length > context) {
+      throw new TabwrightError("context-full", `there are ${ids.length} tokens to score; the context is ${context}`);
+    }
     const chunk = options.chunk ?? this.#loop.chunk;
     this.#enter();
     try {
@@ -123,6 +127,11 @@ export class LocalModel implements Model {
     return this.#open().decode(ids);
   }
 
+  async tokenBytes(ids: readonly number[]): Promise<(Uint8Array | null)[]> {
+    const tokenizer = this.#open();
+    return ids.map((id) => tokenizer.bytesOf(id));
+  }
+
   async render(messages: readonly Message[]): Promise<RenderedChat> {
     return this.#open().applyChatTemplate(messages);
   }
@@ -140,6 +149,11 @@ export class LocalModel implements Model {
     if (typeof prompt === "string") return this.#tokenizer.encode(prompt);
     if (prompt.every((item) => typeof item === "number")) return prompt;
     return this.#tokenizer.applyChatTemplate(prompt as readonly Message[]).ids;
+  }
+
+  /** Positions that a text may have here. */
+  #context(): number {
+    return Math.min(this.info.facts.context_length, this.#loop.most);
   }
 
   #checked(ids: readonly number[]): readonly number[] {
@@ -166,12 +180,6 @@ export class LocalModel implements Model {
   #leave(): void {
     this.#loop.reset();
     this.#state = "idle";
-  }
-}
-
-function checkTop(count: number | undefined): void {
-  if (count !== undefined && !(Number.isInteger(count) && count >= 0)) {
-    throw new TabwrightError("bad-input", `'logprobs' is ${count}`);
   }
 }
 

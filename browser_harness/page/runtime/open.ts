@@ -30,7 +30,7 @@ export async function load(manifestUrl: string, options: OpenOptions = {}): Prom
   const calls = wanted ? await startWorker(url, asked, notes) : undefined;
   const model = calls ? await loadThere(calls, url, asked) : await loadHere(url, asked, notes);
   // Only a page may ask; it may be declined, and then disk pressure can evict the weights.
-  if (asked.store !== "none") await navigator.storage?.persist?.();
+  if (asked.store !== "none") await navigator.storage?.persist?.().catch(() => undefined);
   return model;
 }
 

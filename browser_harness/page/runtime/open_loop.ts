@@ -1,4 +1,6 @@
 import type { LoopKind, LoopOptions } from "./api.ts";
+import { bytesPerPosition, positionsWithin } from "./cache.ts";
+import { checkCount } from "./counts.ts";
 import type { Gpu } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
@@ -6,7 +8,7 @@ import { HeapSession } from "./heap.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
 import { createSession, type ort } from "./ort.ts";
 import { Resident } from "./resident.ts";
-import { type CacheMemory, ResidentLoop } from "./resident_loop.ts";
+import { ResidentLoop } from "./resident_loop.ts";
 import type { Model as ModelFacts, TargetEntry } from "./schema.ts";
 
 /** Tokens per prefill step; SwiftShader computes longer ones wrongly. */
@@ -23,7 +25,15 @@ const CPU_PREFILL = [128] as const;
 
 const CACHE_GROWTH_BYTES = 64 << 20;
 
-/** How the cache on the GPU may grow. */
+/** How much memory the cache may take, in bytes, about. */
+export interface CacheMemory {
+  /** The most that one on the GPU grows by at a time. */
+  readonly growthBytes: number;
+  /** What it never exceeds. */
+  readonly budgetBytes: number;
+}
+
+/** What is asked for, with the defaults of what is not. */
 export function cacheMemory({ cacheGrowthBytes = CACHE_GROWTH_BYTES, cacheBudgetBytes = Infinity }: LoopOptions): CacheMemory {
   return { growthBytes: cacheGrowthBytes, budgetBytes: cacheBudgetBytes };
 }
@@ -50,8 +60,8 @@ export interface OpenLoop {
  * Opens a loop of the wanted kind. There is one session, hence one set of weights.
  *
  * @param chunks sizes of prefill steps, see {@link prefillSizes}.
- * @throws TabwrightError `session-failed`, `graph-unsupported`, `run-failed`, `device-lost`;
- *   nothing of the loop is left then.
+ * @throws TabwrightError `session-failed`, `graph-unsupported`, `run-failed`, `device-lost`, or
+ *   `bad-input` when the budget is less than a step takes; nothing of the loop is left then.
  */
 export async function openLoop(
   kind: LoopKind,
@@ -60,18 +70,26 @@ export async function openLoop(
   memory: CacheMemory,
 ): Promise<OpenLoop> {
   const { gpu, entry } = parts;
-  if (kind === "plain" || gpu === undefined || entry.resident_graph === undefined) return await openPlain(parts, chunks);
+  if (kind === "plain" || gpu === undefined || entry.resident_graph === undefined) {
+    return await openPlain(parts, chunks, memory);
+  }
   return await openResident(parts, entry.resident_graph, gpu, chunks, memory);
 }
 
-async function openPlain({ entry, gpu, file, shards }: Parts, [chunk]: PrefillSizes): Promise<OpenLoop> {
+async function openPlain(
+  { entry, gpu, file, shards }: Parts,
+  [chunk]: PrefillSizes,
+  { budgetBytes }: CacheMemory,
+): Promise<OpenLoop> {
+  // The last step of a prompt is not padded here.
+  const most = positionsWithin(budgetBytes, bytesPerPosition(entry.states), 1);
   const states = entry.states.map(({ output }) => output);
   const session = await createSession({ graph: file(entry.graph), shards }, gpu?.device, entry.session_config, {
     gpuOutputs: states,
   });
   try {
     const runner = gpu ? session : new HeapSession(session, states);
-    const loop = new PlainLoop(new Forward(runner, entry.states, gpu?.lost), chunk);
+    const loop = new PlainLoop(new Forward(runner, entry.states, gpu?.loss), chunk, most);
     return { kind: "plain", loop, session };
   } catch (error) {
     await session.release();
@@ -84,16 +102,17 @@ async function openResident(
   graph: string,
   gpu: Gpu,
   chunks: PrefillSizes,
-  memory: CacheMemory,
+  { growthBytes, budgetBytes }: CacheMemory,
 ): Promise<OpenLoop> {
   const { entry, facts, file, shards } = parts;
+  const affordable = positionsWithin(budgetBytes, bytesPerPosition(entry.states), chunks.at(-1) as number);
   const session = await createSession({ graph: file(graph), shards }, gpu.device, entry.session_config, {
     gpuOutputs: ["logits", "next_ids", ...entry.states.map(({ output }) => output)],
     record: true,
   });
-  const resident = new Resident(session, gpu.device, gpu.lost, entry.states, facts.vocab_size);
+  const resident = new Resident(session, gpu.device, gpu.loss, entry.states, facts.vocab_size);
   gpu.device.pushErrorScope("validation");
-  const loop = new ResidentLoop(resident, gpu.device, gpu.lost, chunks, facts, memory);
+  const loop = new ResidentLoop(resident, gpu.device, gpu.loss, chunks, facts, { growthBytes, affordable });
   const fault = await gpu.device.popErrorScope();
   try {
     if (fault) throw new TabwrightError("run-failed", `the GPU refused the sampler: ${fault.message}`);
@@ -113,7 +132,7 @@ export type PrefillSizes = readonly [number, ...number[]];
  * Sizes of prefill steps, the largest first and each a multiple of the next.
  *
  * @param software whether the GPU is emulated; undefined on the CPU.
- * @throws TabwrightError `bad-input` when `wanted` is no positive integer.
+ * @throws TabwrightError `bad-input` when `wanted` is no whole number from 1 up.
  */
 export function prefillSizes(
   kind: LoopKind,
@@ -122,6 +141,6 @@ export function prefillSizes(
 ): PrefillSizes {
   if (wanted === undefined && software === undefined) return CPU_PREFILL;
   if (wanted === undefined) return PREFILL[kind][software ? "software" : "other"];
-  if (Number.isInteger(wanted) && wanted > 0) return [wanted];
-  throw new TabwrightError("bad-input", `prefillChunk must be a positive integer, not ${wanted}`);
+  checkCount("prefillChunk", wanted, 1);
+  return [wanted];
 }

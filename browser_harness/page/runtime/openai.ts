@@ -8,7 +8,7 @@ export interface Usage {
   readonly total_tokens: number;
 }
 
-/** A token's text, its bytes in UTF-8 (null where it is part of a character), how likely it was. */
+/** A token's text, its bytes in UTF-8 (null where they are not known), how likely it was. */
 export interface ChatTokenLogprob {
   readonly token: string;
   readonly bytes: readonly number[] | null;
@@ -57,7 +57,9 @@ export interface ChatCompletionChunk
 
 export interface Completions {
   create(request: ChatRequest & { readonly stream: true }): Promise<AsyncGenerator<ChatCompletionChunk, void>>;
-  create(request: ChatRequest & { readonly stream?: false }): Promise<ChatCompletion>;
+  create(request: ChatRequest & { readonly stream?: false | null }): Promise<ChatCompletion>;
+  /** Where only the request itself tells. */
+  create(request: ChatRequest): Promise<ChatCompletion | AsyncGenerator<ChatCompletionChunk, void>>;
 }
 
 /**
@@ -129,15 +131,25 @@ async function* chunks(
 }
 
 async function logprobsOf(model: Model, made: readonly GeneratedToken[]): Promise<ChatLogprobs> {
-  const told = async ({ token: id, logprob }: Choice): Promise<ChatTokenLogprob> => {
-    const token = await model.detokenize([id]);
-    return { token, bytes: token.includes("\uFFFD") ? null : [...new TextEncoder().encode(token)], logprob };
-  };
-  const content = made.map(async ({ token, logprob = NaN, top = [] }) => ({
-    ...(await told({ token, logprob })),
-    top_logprobs: await Promise.all(top.map(told)),
+  const ids = [...new Set(made.flatMap(({ token, top = [] }) => [token, ...top.map((choice) => choice.token)]))];
+  const known = await model.tokenBytes(ids);
+  const pairs = ids.map(async (id, index) => [id, await writtenAs(model, id, known[index] ?? null)] as const);
+  const written = new Map(await Promise.all(pairs));
+  const told = ({ token, logprob }: Choice): ChatTokenLogprob => ({ ...(written.get(token) as Written), logprob });
+  const content = made.map(({ token, logprob = NaN, top = [] }) => ({
+    ...told({ token, logprob }),
+    top_logprobs: top.map(told),
   }));
-  return { content: await Promise.all(content) };
+  return { content };
+}
+
+type Written = Pick<ChatTokenLogprob, "token" | "bytes">;
+
+/** A token by its bytes: by itself a decoder may take it for a text's beginning, and strip its space. */
+async function writtenAs(model: Model, id: number, bytes: Uint8Array | null): Promise<Written> {
+  if (bytes) return { token: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes), bytes: [...bytes] };
+  const token = await model.detokenize([id]);
+  return { token, bytes: token.includes("\uFFFD") ? null : [...new TextEncoder().encode(token)] };
 }
 
 function envelope<Kind extends string>(model: Model, object: Kind) {

@@ -1,4 +1,5 @@
 import type { GenerateOptions, Model } from "./api.ts";
+import { checkCount } from "./counts.ts";
 import { TabwrightError } from "./errors.ts";
 import type { JsonSchema } from "./grammar.ts";
 import type { Message } from "./tokenizer.ts";
@@ -82,7 +83,12 @@ export function checkRequest(model: Model, request: ChatRequest): void {
   });
   if ((request.model ?? name) !== name) refuse(`the model loaded here is '${name}', not '${request.model}'`);
   if ((request.n ?? 1) !== 1) refuse(`'n' can only be 1: ask ${request.n} times, with other seeds`);
+  for (const field of ["max_tokens", "max_completion_tokens"] as const) checkCount(field, request[field] ?? undefined, 1);
+  for (const field of ["stream", "logprobs"] as const) {
+    if (typeof (request[field] ?? false) !== "boolean") refuse(`'${field}' must be true or false`);
+  }
   const stops = [request.stop ?? []].flat();
+  if (!stops.every((text) => typeof text === "string")) refuse("'stop' must be text, or a list of texts");
   if (stops.length > MOST_STOPS) refuse(`'stop' has ${stops.length} texts; ${MOST_STOPS} are allowed`);
   const top = request.top_logprobs ?? 0;
   if (!Number.isInteger(top) || top < 0 || top > MOST_TOP_LOGPROBS) {

@@ -1,5 +1,6 @@
 import * as ort from "onnxruntime-web/jspi";
 
+import { checkCount } from "./counts.ts";
 import { reason, TabwrightError } from "./errors.ts";
 import { watched } from "./ort_module.ts";
 import { withRecording } from "./recording.ts";
@@ -24,15 +25,16 @@ export function requireJspi(): void {
 let running: { readonly threads: number } | undefined;
 
 /**
- * Points ONNX Runtime at verified files. It starts once per page, with its first
- * session, and keeps its thread count: a later load gets the same.
+ * Points ONNX Runtime at verified files. It starts once per page or worker, with its first
+ * session, and keeps its thread count: a later load gets the same, and so does a way that is
+ * taken after another one failed.
  *
  * @returns the number of threads it will run or runs with.
  */
 export function prepareOrt(module: Blob, wasm: Blob, threads: number, notes: string[]): number {
   if (running) {
     if (running.threads !== threads) {
-      notes.push(`${running.threads} threads as in this page's first load: ONNX Runtime starts only once`);
+      notes.push(`CPU threads: ${running.threads}, not ${threads}: ONNX Runtime had started before, and starts only once`);
     }
     return running.threads;
   }
@@ -50,11 +52,11 @@ export function prepareOrt(module: Blob, wasm: Blob, threads: number, notes: str
 
 /** `threads` as far as the page can have them, with a note when it cannot. */
 export function usableThreads(wanted: number | undefined, gpu: boolean, notes: string[]): number {
-  // On a GPU target the CPU only does odd jobs; on the CPU more threads than cores hurt.
+  // On a GPU target the CPU only does odd jobs. A CPU target that stands in for it then has that one
+  // thread too: no load on a GPU starts workers for a way that it hardly ever takes.
+  // On the CPU more threads than cores hurt.
   const threads = wanted ?? (gpu ? 1 : Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2)));
-  if (!Number.isInteger(threads) || threads < 1) {
-    throw new TabwrightError("bad-input", `threads must be a positive integer, not ${threads}`);
-  }
+  checkCount("threads", threads, 1);
   if (threads > 1 && !crossOriginIsolated) {
     notes.push("one thread only: the page is not cross-origin isolated (COOP and COEP headers)");
     return 1;

@@ -2,13 +2,16 @@ import { Cache } from "./cache.ts";
 import { reason, TabwrightError } from "./errors.ts";
 import type { Logits } from "./forward.ts";
 import { MAP_READ_MODE, USAGE } from "./gpu_usage.ts";
+import type { Loss } from "./loss.ts";
 import { ort } from "./ort.ts";
 import type { State } from "./schema.ts";
 
 /** A recording's name that asks for none. */
 const UNRECORDED = "-1";
-/** Tokens that a decode step feeds: recordings go by that. */
-const DECODE = 1;
+/** The decode step's recording: a prompt's step goes by its size, and one of a single token is another step. */
+const DECODE = "decode";
+
+type RecordingKey = number | typeof DECODE;
 
 interface Recording {
   readonly id: string;
@@ -37,23 +40,23 @@ export class Resident {
   readonly cache: Cache;
   readonly #session: ort.InferenceSession;
   readonly #device: GPUDevice;
-  readonly #lost: Promise<never>;
+  readonly #loss: Loss;
   readonly #vocabulary: number;
   readonly #cells: Record<"next" | "logits" | "last" | "total" | "first" | "row", Cell>;
   readonly #chunks = new Map<number, Cell>();
-  #recordings = new Map<number, Recording>();
+  #recordings = new Map<RecordingKey, Recording>();
   #recorded = 0;
 
   constructor(
     session: ort.InferenceSession,
     device: GPUDevice,
-    lost: Promise<never>,
+    loss: Loss,
     states: readonly State[],
     vocabulary: number,
   ) {
     this.#session = session;
     this.#device = device;
-    this.#lost = lost;
+    this.#loss = loss;
     this.#vocabulary = vocabulary;
     this.cache = new Cache(device, states);
     this.#cells = {
@@ -155,8 +158,8 @@ export class Resident {
     this.cache.dispose();
   }
 
-  async #replay(size: number, ids: Cell, row: Cell): Promise<void> {
-    const known = this.#recordings.get(size);
+  async #replay(key: RecordingKey, ids: Cell, row: Cell): Promise<void> {
+    const known = this.#recordings.get(key);
     if (known) return await this.#run(known);
     const { next, logits } = this.#cells;
     const made: Recording = {
@@ -165,13 +168,12 @@ export class Resident {
       fetches: { ...this.cache.tensors("output"), logits: logits.tensor, next_ids: next.tensor },
     };
     await this.#run(made);
-    this.#recordings.set(size, made);
+    this.#recordings.set(key, made);
   }
 
   async #run({ id, feeds, fetches }: Recording): Promise<void> {
     try {
-      const run = this.#session.run(feeds, fetches, { extra: { gpu_graph_id: id } });
-      await Promise.race([run, this.#lost]);
+      await this.#loss.guard(this.#session.run(feeds, fetches, { extra: { gpu_graph_id: id } }));
     } catch (error) {
       if (error instanceof TabwrightError) throw error;
       throw new TabwrightError("run-failed", `ONNX Runtime failed: ${reason(error)}`, error);
@@ -192,6 +194,7 @@ export class Resident {
   #cell(dataType: "int64" | "int32" | "float32", dims: readonly number[]): Cell {
     const values = dims.reduce((product, size) => product * size, 1);
     const buffer = this.#device.createBuffer({
+      label: "loop",
       size: values * (dataType === "int64" ? 8 : 4),
       usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
     });
@@ -215,7 +218,7 @@ export class Resident {
       const encoder = this.#device.createCommandEncoder();
       encoder.copyBufferToBuffer(cell.buffer, 0, staging, 0, size);
       this.#device.queue.submit([encoder.finish()]);
-      await Promise.race([staging.mapAsync(MAP_READ_MODE), this.#lost]);
+      await this.#loss.guard(staging.mapAsync(MAP_READ_MODE));
       return staging.getMappedRange().slice(0);
     } finally {
       staging.destroy();

@@ -2,6 +2,7 @@ import { TabwrightError, throwIfAborted } from "./errors.ts";
 import type { Logits } from "./forward.ts";
 import { GpuSampler } from "./gpu_sampler.ts";
 import type { Continuation, Loop, Probed } from "./loop.ts";
+import type { Loss } from "./loss.ts";
 import type { Resident } from "./resident.ts";
 import { checkSampling, isGreedy } from "./sampling.ts";
 import { TokenReader } from "./token_reader.ts";
@@ -14,15 +15,15 @@ const AHEAD = 3;
  */
 const FIRST_POSITIONS = 256;
 
-/** How much memory the cache may take, in bytes, about. */
-export interface CacheMemory {
+/** How the cache may grow. */
+export interface CacheGrowth {
   /**
-   * The most that it grows by at a time; a small one doubles. It is copied then, and the runs
-   * are recorded anew.
+   * About how many bytes it grows by at a time, at most; a small one doubles. It is copied then,
+   * and the runs are recorded anew.
    */
   readonly growthBytes: number;
-  /** What it never exceeds. */
-  readonly budgetBytes: number;
+  /** Positions that it may take, in whole steps of the smallest size. */
+  readonly affordable: number;
 }
 
 /** Everything on the GPU: states in place, the token chosen there and fed to the next step. */
@@ -41,20 +42,19 @@ export class ResidentLoop implements Loop {
   constructor(
     resident: Resident,
     device: GPUDevice,
-    lost: Promise<never>,
+    loss: Loss,
     chunks: readonly number[],
     facts: { readonly vocab_size: number; readonly context_length: number },
-    { growthBytes, budgetBytes }: CacheMemory,
+    { growthBytes, affordable }: CacheGrowth,
   ) {
     this.#resident = resident;
     this.#chunks = chunks;
     const { cache } = resident;
     const size = chunks.at(-1) as number;
-    const affordable = Math.min(cache.most, budgetBytes / cache.bytesPerPosition);
-    this.most = Math.min(this.#whole(facts.context_length), Math.floor(affordable / size) * size);
+    this.most = Math.min(this.#whole(facts.context_length), Math.floor(cache.most / size) * size, affordable);
     this.#growth = this.#whole(Math.max(growthBytes / cache.bytesPerPosition, 1));
     this.#sampler = new GpuSampler(device, facts.vocab_size, resident.logits, resident.next);
-    this.#reader = new TokenReader(device, resident.next, lost, AHEAD);
+    this.#reader = new TokenReader(device, resident.next, loss, AHEAD);
   }
 
   /**

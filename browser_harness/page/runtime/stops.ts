@@ -5,8 +5,11 @@ export class Stops<Item extends { readonly text: string }> {
   readonly #texts: readonly string[];
   #held: Item[] = [];
 
-  /** @throws TabwrightError `bad-input` where one of `texts` is empty. */
+  /** @throws TabwrightError `bad-input` where one of `texts` is empty or no text. */
   constructor(texts: readonly string[]) {
+    if (!texts.every((text) => typeof text === "string")) {
+      throw new TabwrightError("bad-input", "'stop' must be text, or a list of texts");
+    }
     if (texts.includes("")) throw new TabwrightError("bad-input", "an empty text in 'stop' would end every answer");
     this.#texts = texts;
   }

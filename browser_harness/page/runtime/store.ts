@@ -171,7 +171,11 @@ export class OpfsStore implements ChunkStore {
   }
 
   async putPass(name: string): Promise<void> {
-    await this.#passes.getFileHandle(name, { create: true });
+    try {
+      await this.#passes.getFileHandle(name, { create: true });
+    } catch (error) {
+      if (!isNoRoom(error)) throw error;
+    }
   }
 
   passes(): AsyncIterable<string> {
@@ -180,6 +184,17 @@ export class OpfsStore implements ChunkStore {
 
   async removePass(name: string): Promise<void> {
     await this.#passes.removeEntry(name);
+  }
+
+  /** Deletes all of it, once no tab is loading. The folders stay: a load that waits has opened them. */
+  async clear(): Promise<void> {
+    await this.#locks.request(LOCK, { mode: "exclusive" }, async () => {
+      for (const folder of [this.#chunks, this.#manifests, this.#passes]) {
+        const names: string[] = [];
+        for await (const name of folder.keys()) names.push(name);
+        for (const name of names) await folder.removeEntry(name);
+      }
+    });
   }
 }
 
@@ -201,6 +216,10 @@ async function read(folder: FileSystemDirectoryHandle, name: string): Promise<Bl
  * where the page is still sending it hears of that first, as an abort that it never asked for.
  */
 const NO_ROOM: ReadonlySet<string> = new Set(["QuotaExceededError", "AbortError"]);
+
+function isNoRoom(error: unknown): boolean {
+  return error instanceof DOMException && NO_ROOM.has(error.name);
+}
 
 async function write(
   folder: FileSystemDirectoryHandle,
@@ -225,7 +244,7 @@ async function write(
     }
     return await handle.getFile();
   } catch (error) {
-    if (error instanceof DOMException && NO_ROOM.has(error.name)) {
+    if (isNoRoom(error)) {
       throw new TabwrightError("quota-exceeded", "the browser gives this site no more storage", error);
     }
     throw error;
@@ -247,11 +266,17 @@ export async function openStore(wanted: "opfs" | "none", notes: string[]): Promi
   }
 }
 
-/** Deletes every chunk and manifest that any bundle of this origin has stored. */
+/**
+ * Deletes everything that bundles of this origin have stored. Loads that are under way, in any tab,
+ * are waited for; a model that is loaded needs nothing of it any more.
+ *
+ * @throws TabwrightError `store-failed`.
+ */
 export async function clearStore(): Promise<void> {
   try {
-    await (await navigator.storage.getDirectory()).removeEntry(ROOT, { recursive: true });
+    const store = await OpfsStore.open(await navigator.storage.getDirectory(), navigator.locks);
+    await store.clear();
   } catch (error) {
-    if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+    throw new TabwrightError("store-failed", `what is stored could not be deleted: ${reason(error)}`, error);
   }
 }

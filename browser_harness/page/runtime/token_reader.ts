@@ -1,10 +1,11 @@
 import { MAP_READ_MODE, USAGE } from "./gpu_usage.ts";
+import type { Loss } from "./loss.ts";
 
 /** Reads a token of the GPU late: a few reads may be under way, in the order of their calls. */
 export class TokenReader {
   readonly #device: GPUDevice;
   readonly #source: GPUBuffer;
-  readonly #lost: Promise<never>;
+  readonly #loss: Loss;
   readonly #staging: readonly GPUBuffer[];
   #reads = 0;
 
@@ -12,10 +13,10 @@ export class TokenReader {
    * @param source int64 [1, 1].
    * @param depth reads that may be under way at a time.
    */
-  constructor(device: GPUDevice, source: GPUBuffer, lost: Promise<never>, depth: number) {
+  constructor(device: GPUDevice, source: GPUBuffer, loss: Loss, depth: number) {
     this.#device = device;
     this.#source = source;
-    this.#lost = lost;
+    this.#loss = loss;
     this.#staging = Array.from({ length: depth }, () =>
       device.createBuffer({ size: source.size, usage: USAGE.MAP_READ | USAGE.COPY_DST }),
     );
@@ -32,7 +33,7 @@ export class TokenReader {
     encode(encoder);
     encoder.copyBufferToBuffer(this.#source, 0, staging, 0, staging.size);
     this.#device.queue.submit([encoder.finish()]);
-    await Promise.race([staging.mapAsync(MAP_READ_MODE), this.#lost]);
+    await this.#loss.guard(staging.mapAsync(MAP_READ_MODE));
     const [token] = new BigInt64Array(staging.getMappedRange());
     staging.unmap();
     return Number(token);

@@ -3,7 +3,7 @@ import { Tokenizer as JsonTokenizer } from "@huggingface/tokenizers";
 
 import { reason, TabwrightError } from "./errors.ts";
 import { withUnicodeClasses } from "./pretokenizer.ts";
-import { type Vocabulary, vocabularyOf } from "./vocabulary.ts";
+import { bytesOf, type Vocabulary, vocabularyOf } from "./vocabulary.ts";
 
 export interface Message {
   readonly role: string;
@@ -69,6 +69,13 @@ export class Tokenizer {
       skip_special_tokens: true,
       clean_up_tokenization_spaces: false,
     });
+  }
+
+  /** The bytes that a token stands for, wherever it stands; null where that is not known, as of special tokens. */
+  bytesOf(id: number): Uint8Array | null {
+    const { vocabulary } = this;
+    const token = vocabulary?.tokens[id];
+    return vocabulary === undefined || token === undefined ? null : bytesOf(token, vocabulary.kind);
   }
 
   /**

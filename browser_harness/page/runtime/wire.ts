@@ -4,14 +4,15 @@ import { type ErrorCode, reason, TabwrightError } from "./errors.ts";
 /** A worker of this name is one that serves a model; see host.ts. */
 export const WORKER_NAME = "tabwright";
 
-/** The page asks for `method`, or takes the call of that number back. */
+/** The page asks for `method`, goes on from an item of that call, or takes the call back. */
 export type Request =
   | { readonly call: number; readonly method: string; readonly args: readonly unknown[] }
+  | { readonly call: number; readonly next: true }
   | { readonly call: number; readonly stop: true };
 
-/** Any number of items, then how the call ended. */
+/** Any number of items, then how the call ended. After one that `waits` no other comes before the page wants it. */
 export type Reply =
-  | { readonly call: number; readonly item: unknown }
+  | { readonly call: number; readonly item: unknown; readonly waits?: true }
   | { readonly call: number; readonly result: unknown }
   | { readonly call: number; readonly error: Failure };
 

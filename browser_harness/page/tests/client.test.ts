@@ -11,6 +11,8 @@ class CountingModel implements Partial<Model> {
   readonly info = { target: "t" } as LoadedFacts;
   running = 0;
   disposed = false;
+  /** Whatever was given of {@link score}. */
+  readonly given: Float32Array[] = [];
 
   async *generate(_prompt: unknown, { maxNewTokens = 3, signal }: { maxNewTokens?: number; signal?: AbortSignal }) {
     this.running++;
@@ -27,7 +29,20 @@ class CountingModel implements Partial<Model> {
   }
 
   async *score() {
-    yield { start: 0, rows: 1, vocabulary: 2, logits: Float32Array.of(1, 2) };
+    this.running++;
+    try {
+      for (let start = 0; start < 3; start++) {
+        const logits = Float32Array.of(start, 2);
+        this.given.push(logits);
+        yield { start, rows: 1, vocabulary: 2, logits };
+      }
+    } finally {
+      this.running--;
+    }
+  }
+
+  async tokenBytes(ids: readonly number[]): Promise<(Uint8Array | null)[]> {
+    return ids.map((id) => (id === 0 ? null : Uint8Array.of(0x20, id)));
   }
 
   async tokenize(text: string): Promise<number[]> {
@@ -137,8 +152,43 @@ test("a call that was aborted before it began is not sent", async () => {
 });
 
 test("logits cross without being copied", async () => {
+  const { model, worker } = await open();
+  const seen: number[][] = [];
+  for await (const { logits } of model.score([1])) seen.push([...logits]);
+  expect(seen).toEqual([[0, 2], [1, 2], [2, 2]]);
+  // Given away: the worker's own are empty.
+  expect(worker.host.given.map(({ buffer }) => buffer.byteLength)).toEqual([0, 0, 0]);
+  await model.dispose();
+});
+
+test("logits are computed when they are asked for, and not before", async () => {
+  const { model, worker } = await open();
+  const blocks = model.score([1]);
+  for (const count of [1, 2]) {
+    await blocks.next();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(worker.host.given).toHaveLength(count);
+  }
+  // The worker waits to be asked for the third: who leaves ends that.
+  await blocks.return();
+  expect(worker.host.running).toBe(0);
+  await model.dispose();
+});
+
+test("an abort ends a worker that waits to be asked for more logits", async () => {
+  const { model, worker } = await open();
+  const control = new AbortController();
+  const blocks = model.score([1], { signal: control.signal });
+  await blocks.next();
+  control.abort();
+  await expect(blocks.next()).rejects.toMatchObject({ code: "aborted" });
+  expect(worker.host.running).toBe(0);
+  await model.dispose();
+});
+
+test("a token's bytes cross as they are", async () => {
   const { model } = await open();
-  for await (const block of model.score([1])) expect(block.logits).toEqual(Float32Array.of(1, 2));
+  expect(await model.tokenBytes([0xe2, 0])).toEqual([Uint8Array.of(0x20, 0xe2), null]);
   await model.dispose();
 });
 

@@ -5,7 +5,7 @@ import { FakeLocks } from "./fake_locks.ts";
 export class FakeDirectory {
   readonly folders = new Map<string, FakeDirectory>();
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
-  /** Writes beyond so many bytes in all are refused, as by the browser's quota. */
+  /** Writes beyond so many bytes in all, and files where that many are stored, are refused as by the browser's quota. */
   quota = Infinity;
   /** The name of the exception that then comes: Chromium knows two. */
   told = "QuotaExceededError";
@@ -26,6 +26,7 @@ export class FakeDirectory {
   async getFileHandle(name: string, options?: { create?: boolean }): Promise<unknown> {
     if (!this.files.has(name)) {
       if (!options?.create) throw new DOMException("absent", "NotFoundError");
+      if (this.root.#used() >= this.root.quota) throw new DOMException("full", this.root.told);
       this.files.set(name, new Uint8Array());
     }
     return {
@@ -34,7 +35,7 @@ export class FakeDirectory {
         let pending = new Uint8Array();
         return {
           write: async (bytes: Uint8Array<ArrayBuffer>) => {
-            if (this.#used() + bytes.length > this.root.quota) {
+            if (this.root.#used() + bytes.length > this.root.quota) {
               throw new DOMException("full", this.root.told);
             }
             pending = bytes.slice();
@@ -59,6 +60,7 @@ export class FakeDirectory {
   }
 
   #used(): number {
-    return [...this.files.values()].reduce((sum, file) => sum + file.length, 0);
+    const own = [...this.files.values()].reduce((sum, file) => sum + file.length, 0);
+    return [...this.folders.values()].reduce((sum, folder) => sum + folder.#used(), own);
   }
 }

@@ -1,7 +1,9 @@
+import type { CompiledGrammar } from "@mlc-ai/web-xgrammar";
 import Ajv from "ajv/dist/2020.js";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 
-import { Constrainer } from "../runtime/constraint.ts";
+import { CompiledGrammars } from "../runtime/compiled_grammars.ts";
+import { Constrainer, engineStarter } from "../runtime/constraint.ts";
 import { grammarOf, type JsonSchema } from "../runtime/grammar.ts";
 import { makeSampler, type SamplingOptions } from "../runtime/sampling.ts";
 import { bytesIn, END, startEngine, VOCABULARY } from "./engine.ts";
@@ -18,6 +20,8 @@ const ajv = new Ajv({
   },
 });
 const constrainer = new Constrainer(startEngine, VOCABULARY, SIZE);
+
+afterEach(() => void vi.restoreAllMocks());
 
 const person = {
   type: "object",
@@ -201,10 +205,67 @@ test("an engine that did not start is tried again, and disposing frees it", asyn
     return await startEngine();
   };
   const flaky = new Constrainer(start, VOCABULARY, SIZE);
-  await expect(flaky.constrain(true, [END])).rejects.toThrow("offline");
+  const told = { code: "run-failed", message: expect.stringContaining("offline") };
+  await expect(flaky.constrain(true, [END])).rejects.toMatchObject(told);
   for (let text = 0; text < 2; text++) (await flaky.constrain({ type: "null" }, [END])).dispose();
   expect(starts).toBe(2);
   await flaky.dispose();
+});
+
+test("the engine's bytes are read while they are sure to be there", async () => {
+  const stored = new Blob(["stored bytes"]);
+  const read = vi.spyOn(stored, "arrayBuffer");
+  const start = await engineStarter(stored);
+  expect(read).toHaveBeenCalledTimes(1);
+  const run: Blob[] = [];
+  vi.spyOn(URL, "createObjectURL").mockImplementation((blob) => {
+    run.push(blob as Blob);
+    return `data:text/javascript,${encodeURIComponent("export const engine = 7;")}`;
+  });
+  vi.spyOn(URL, "revokeObjectURL").mockImplementation(() => undefined);
+  expect(await start()).toBe(7);
+  expect(read).toHaveBeenCalledTimes(1);
+  expect(run[0]).not.toBe(stored);
+  expect([run[0]?.type, await run[0]?.text()]).toEqual(["text/javascript", "stored bytes"]);
+});
+
+test("a bundle without an engine holds no answer to a schema, and runs all the same", async () => {
+  const start = await engineStarter(undefined);
+  await expect(start()).rejects.toMatchObject({ code: "schema-unsupported" });
+});
+
+test("eight grammars are kept, the last that were used, and none in use is freed", async () => {
+  const compiled: string[] = [];
+  const freed: string[] = [];
+  const grammars = new CompiledGrammars(async (text) => {
+    compiled.push(text);
+    return { dispose: () => void freed.push(text) } as unknown as CompiledGrammar;
+  });
+  const use = async (text: string) => (await grammars.borrow(text)).giveBack();
+  const held = await grammars.borrow("held");
+  for (let number = 1; number <= 7; number++) await use(`${number}`);
+  expect(freed).toEqual([]);
+  await use("1");
+  await use("8");
+  await use("9");
+  expect(freed).toEqual(["2", "3"]);
+  held.giveBack();
+  await use("10");
+  expect(freed).toEqual(["2", "3", "held"]);
+  expect(compiled.filter((text) => text === "1")).toHaveLength(1);
+  await grammars.dispose();
+  expect(freed.toSorted()).toEqual(compiled.toSorted());
+});
+
+test("a grammar that was refused is compiled again when it is asked for again", async () => {
+  let times = 0;
+  const grammars = new CompiledGrammars(async () => {
+    if (++times === 1) throw new Error("refused");
+    return { dispose: () => undefined } as unknown as CompiledGrammar;
+  });
+  await expect(grammars.borrow("x")).rejects.toThrow("refused");
+  (await grammars.borrow("x")).giveBack();
+  expect(times).toBe(2);
 });
 
 test("tokens with a byte fallback are read as the tokenizer writes them", async () => {

@@ -1,19 +1,23 @@
 import { expect, test } from "vitest";
 
 import { groupBuffers } from "../measure/group_buffers.ts";
+import { USAGE } from "../runtime/gpu_usage.ts";
 
-test("buffers of one label and size are one row, the largest first", () => {
+test("buffers of one label, usage and size are one row, the largest first", () => {
+  const usage = USAGE.STORAGE;
   const buffers = [
-    { label: "", size: 16 },
-    { label: "cache", size: 16 },
-    { label: "", size: 100 },
-    { label: "", size: 16 },
-    { label: "cache", size: 160 },
+    { label: "", usage, size: 16 },
+    { label: "cache", usage, size: 16 },
+    { label: "", usage, size: 100 },
+    { label: "", usage, size: 16 },
+    { label: "", usage: USAGE.UNIFORM, size: 16 },
+    { label: "cache", usage, size: 160 },
   ];
   expect(groupBuffers(buffers)).toEqual([
-    { label: "cache", size: 160, count: 1 },
-    { label: "", size: 100, count: 1 },
-    { label: "", size: 16, count: 2 },
-    { label: "cache", size: 16, count: 1 },
+    { label: "cache", usage, size: 160, count: 1 },
+    { label: "", usage, size: 100, count: 1 },
+    { label: "", usage, size: 16, count: 2 },
+    { label: "cache", usage, size: 16, count: 1 },
+    { label: "", usage: USAGE.UNIFORM, size: 16, count: 1 },
   ]);
 });

@@ -4,6 +4,7 @@ import type { Model } from "../runtime/api.ts";
 import { Constrainer } from "../runtime/constraint.ts";
 import { Forward } from "../runtime/forward.ts";
 import { PlainLoop } from "../runtime/loop.ts";
+import { Loss } from "../runtime/loss.ts";
 import { LocalModel } from "../runtime/model.ts";
 import { nest, ort } from "../runtime/ort.ts";
 import type { Tokenizer } from "../runtime/tokenizer.ts";
@@ -81,8 +82,8 @@ const tokenizer = {
 } as unknown as Tokenizer;
 
 function modelOn(session: FakeSession, chunk = 4, lost?: Promise<never>, most = Infinity): LocalModel {
-  const forward = new Forward(session as unknown as ort.InferenceSession, STATES, lost);
-  const loop = Object.assign(new PlainLoop(forward, chunk), { most });
+  const forward = new Forward(session as unknown as ort.InferenceSession, STATES, lost && new Loss(lost));
+  const loop = new PlainLoop(forward, chunk, most);
   const info = { facts: FACTS } as unknown as Model["info"];
   const constrainer = new Constrainer(() => Promise.reject(new Error("no engine here")), undefined, VOCABULARY);
   return new LocalModel(info, tokenizer, loop, constrainer, async () => undefined);
@@ -179,7 +180,14 @@ describe("generate", () => {
 
   test.each([
     [{ logprobs: -1 }, /'logprobs'/],
+    [{ logprobs: true as unknown as number }, /'logprobs'/],
+    [{ maxNewTokens: NaN }, /'maxNewTokens' is NaN/],
+    [{ maxNewTokens: -1 }, /'maxNewTokens' is -1/],
+    [{ maxNewTokens: 1.5 }, /'maxNewTokens' is 1.5/],
+    [{ maxNewTokens: "3" as unknown as number }, /'maxNewTokens' is 3; whole numbers/],
     [{ stop: "" }, /empty text/],
+    [{ stop: 5 as unknown as string }, /'stop' must be text/],
+    [{ stop: ["x", null] as unknown as string[] }, /'stop' must be text/],
     [{ stop: "x", schema: true }, /give one of them/],
   ])("refuses %o", async (options, message) => {
     const answer = collect(modelOn(new FakeSession()).generate([1], options));
@@ -234,6 +242,25 @@ test("score gives every position's logits, block by block", async () => {
     Array.from({ length: rows }, (_, row) => logits.subarray(row * vocabulary, (row + 1) * vocabulary).indexOf(1)),
   );
   expect(rows).toEqual([1, 3, 6, 0, 5]);
+});
+
+test.each([0, -2, 1.5, NaN])("score refuses blocks of %s positions", async (chunk) => {
+  const model = modelOn(new FakeSession());
+  const told = { code: "bad-input", message: expect.stringContaining(`'chunk' is ${chunk}`) };
+  await expect(collect(model.score([1, 2], { chunk }))).rejects.toMatchObject(told);
+  expect(await collect(model.score([1, 2]))).toHaveLength(1);
+});
+
+test("scores as many tokens as the context holds, and refuses more before any is fed", async () => {
+  const session = new FakeSession();
+  const model = modelOn(session);
+  expect(await collect(model.score(Array(12).fill(0), { chunk: 12 }))).toHaveLength(1);
+  const full = { code: "context-full", message: expect.stringContaining("13 tokens") };
+  await expect(collect(model.score(Array(13).fill(0)))).rejects.toMatchObject(full);
+  await expect(collect(model.logprobs(Array(13).fill(0)))).rejects.toMatchObject(full);
+  const small = modelOn(session, 4, undefined, 5);
+  await expect(collect(small.score(Array(6).fill(0)))).rejects.toMatchObject({ code: "context-full" });
+  expect(session.fed).toHaveLength(1);
 });
 
 test("a graph that wants an unknown input is refused by its name", () => {

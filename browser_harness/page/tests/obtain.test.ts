@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { Obtainer, type Progress } from "../runtime/obtain.ts";
 import { type ChunkStore, MemoryStore } from "../runtime/store.ts";
@@ -148,7 +148,10 @@ test("one failure stops the other downloads", async () => {
   const scene = new Scene();
   scene.server.files.delete("b");
   scene.server.piece = 1;
-  await expect((await scene.obtainer()).obtain(FILES)).rejects.toMatchObject({ code: "file-missing" });
+  const obtainer = await scene.obtainer();
+  await expect(obtainer.obtain(FILES)).rejects.toMatchObject({ code: "file-missing" });
+  // All of "a" is 100 bytes.
+  expect(obtainer.bytesFetched).toBeLessThan(100);
 });
 
 const SEGMENTS = ["bytes=0-31", "bytes=32-63", "bytes=64-95", "bytes=96-99"];
@@ -264,12 +267,33 @@ test("when the tab that fetches gives up, the one that waits goes on where it st
 
 test("a download tells its rate and the time that is left at it", async () => {
   const scene = new Scene();
-  await (await scene.obtainer()).obtain(FILES);
-  const told = scene.progress.filter(({ phase }) => phase === "download");
-  expect(told.length).toBeGreaterThan(0);
-  for (const { done, total, bytesPerSecond, secondsLeft } of told) {
-    expect(secondsLeft).toBeCloseTo((total - done) / (bytesPerSecond as number), 9);
-  }
+  let now = 1000;
+  const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+  const bytes = CONTENTS.get("a") as Uint8Array<ArrayBuffer>;
+  let at = 0;
+  // Every 5 ms 10 bytes, and none before they are asked for.
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        if (at === bytes.length) return controller.close();
+        now += 5;
+        controller.enqueue(bytes.slice(at, (at += 10)));
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const obtainer = new Obtainer({
+    base: BASE,
+    chunkSize: CHUNK,
+    store: new MemoryStore(),
+    transport: { ...scene.server.transport(), fetch: async () => new Response(body) },
+    notes: [],
+    onProgress: (progress) => scene.progress.push(progress),
+  });
+  await obtainer.obtain(FILES.slice(0, 1)).finally(() => clock.mockRestore());
+  const told = scene.progress.map(({ phase, done, bytesPerSecond, secondsLeft }) => [phase, done, bytesPerSecond, secondsLeft]);
+  const left = [16, 32, 48, 64, 80, 96, 100].map((done) => ["download", done, 2000, expect.closeTo((100 - done) / 2000, 9)]);
+  expect(told).toEqual(left);
 });
 
 test("stops on request", async () => {

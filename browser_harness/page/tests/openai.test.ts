@@ -11,9 +11,15 @@ class SayingModel {
   readonly info = { facts: { name: "tiny" } };
   asked: GenerateOptions | undefined;
   left = false;
+  /** What is known of tokens beside their text. */
+  readonly bytes = new Map<number, Uint8Array>();
 
   async render() {
     return { rendered: "hi", ids: [1, 2, 3] };
+  }
+
+  async tokenBytes(ids: readonly number[]) {
+    return ids.map((id) => this.bytes.get(id) ?? null);
   }
 
   async detokenize([id]: readonly number[]) {
@@ -94,6 +100,20 @@ test("logprobs come with each token, and with it the likeliest", async () => {
   expect(streamed).toEqual([null, { content: [token] }, { content: [token] }, { content: [token] }, null]);
 });
 
+test("a token's text is that of its bytes where they are known, with its space", async () => {
+  const model = new SayingModel();
+  model.bytes.set(7, Uint8Array.of(0x20, 0xc3, 0xa9));
+  // The first byte of a character.
+  model.bytes.set(8, Uint8Array.of(0xc3));
+  const { choices } = await client(model).create({ messages: MESSAGES, logprobs: true, top_logprobs: 1 });
+  expect(choices[0]?.logprobs?.content[1]).toEqual({
+    token: " é",
+    bytes: [0x20, 0xc3, 0xa9],
+    logprob: -0.5,
+    top_logprobs: [{ token: "\uFFFD", bytes: [0xc3], logprob: -1 }],
+  });
+});
+
 test.each([
   [{ type: "text" }, undefined],
   [{ type: "json_object" }, { type: "object" }],
@@ -107,7 +127,8 @@ test.each([
 test("null is as good as left out, and stop goes on as it is", async () => {
   const model = new SayingModel();
   const nothing = { n: null, seed: null, temperature: null, response_format: null, top_p: null, model: null };
-  await client(model).create({ messages: MESSAGES, ...nothing, stop: ["x", "y"] });
+  const more = { stream: null, max_tokens: null };
+  await client(model).create({ messages: MESSAGES, ...nothing, ...more, stop: ["x", "y"] });
   expect(model.asked).toEqual({ temperature: 1, signal: undefined, stop: ["x", "y"] });
 });
 
@@ -124,8 +145,15 @@ test.each([
   [{ response_format: { type: "xml" } }, /'xml'/],
   [{ response_format: { type: "json_schema" } }, /json_schema.schema' is missing/],
   [{ messages: "hi" }, /'messages' must be/],
+  [{ max_tokens: 0 }, /'max_tokens' is 0/],
+  [{ max_tokens: "9" }, /'max_tokens' is 9; whole numbers/],
+  [{ max_completion_tokens: 1.5 }, /'max_completion_tokens' is 1.5/],
+  [{ stop: [1] }, /'stop' must be text/],
+  [{ stop: { text: "x" } }, /'stop' must be text/],
+  [{ logprobs: 2 }, /'logprobs' must be true or false/],
+  [{ stream: "yes" }, /'stream' must be true or false/],
   [{ messages: [{ role: "user", content: [{ type: "image_url" }] }] }, /'messages\[0\].content'/],
 ])("refuses %o", async (extra, message) => {
-  const request = { messages: MESSAGES, ...extra } as unknown as ChatRequest & { stream?: false };
+  const request = { messages: MESSAGES, ...extra } as unknown as ChatRequest;
   await expect(client().create(request)).rejects.toMatchObject({ code: "bad-input", message: expect.stringMatching(message) });
 });

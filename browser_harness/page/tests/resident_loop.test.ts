@@ -1,10 +1,13 @@
 import { beforeEach, expect, test } from "vitest";
 
-import type { Resident } from "../runtime/resident.ts";
-import { ResidentLoop } from "../runtime/resident_loop.ts";
+import { positionsWithin } from "../runtime/cache.ts";
+import { Loss } from "../runtime/loss.ts";
+import type { ort } from "../runtime/ort.ts";
 import { withRecording } from "../runtime/recording.ts";
+import { Resident } from "../runtime/resident.ts";
+import { ResidentLoop } from "../runtime/resident_loop.ts";
 
-const NEVER = new Promise<never>(() => undefined);
+const NEVER = new Loss(new Promise(() => undefined));
 const FACTS = { vocab_size: 1000, context_length: 1000 };
 
 /** Where a buffer's int64 is kept, by buffer. */
@@ -46,7 +49,15 @@ function fakeDevice(): GPUDevice {
       beginComputePass: () => ({ setPipeline() {}, setBindGroup() {}, dispatchWorkgroups() {}, end() {} }),
       finish: () => ({}),
     }),
-    queue: { submit: () => submitted++, writeBuffer: () => undefined },
+    queue: {
+      submit: () => submitted++,
+      writeBuffer: (buffer: unknown, _: number, values: unknown) => {
+        if (values instanceof BigInt64Array) contents.set(buffer, values[0] as bigint);
+      },
+    },
+    limits: { maxBufferSize: 1 << 20, maxStorageBufferBindingSize: 1 << 20 },
+    pushErrorScope: () => undefined,
+    popErrorScope: async () => null,
   };
   return device as unknown as GPUDevice;
 }
@@ -84,8 +95,35 @@ function fakeResident(bytesPerPosition: number, most = 1e6): Resident {
   return resident as unknown as Resident;
 }
 
-function loopOf(resident: Resident, growthBytes = 1000, budgetBytes = Infinity): ResidentLoop {
-  return new ResidentLoop(resident, fakeDevice(), NEVER, [64, 16], FACTS, { growthBytes, budgetBytes });
+/**
+ * A resident graph whose most likely token is the one that was fed, plus 1. As ONNX Runtime does it,
+ * a run of a name that it knows feeds and fills the buffers of the first one, which is run twice.
+ */
+class FakeSession {
+  readonly #recorded = new Map<string, readonly [fed: unknown, chosen: unknown]>();
+
+  async run(
+    feeds: Record<string, ort.Tensor>,
+    fetches: Record<string, ort.Tensor>,
+    { extra }: { extra: { gpu_graph_id: string } },
+  ): Promise<object> {
+    const known = this.#recorded.get(extra.gpu_graph_id);
+    const buffers = known ?? ([feeds["input_ids"]?.gpuBuffer, fetches["next_ids"]?.gpuBuffer] as const);
+    this.#recorded.set(extra.gpu_graph_id, buffers);
+    const [fed, chosen] = buffers;
+    for (let runs = known ? 1 : 2; runs > 0; runs--) contents.set(chosen, (contents.get(fed) ?? 0n) + 1n);
+    return {};
+  }
+}
+
+function loopOf(
+  resident: Resident,
+  growthBytes = 1000,
+  budgetBytes = Infinity,
+  chunks: readonly number[] = [64, 16],
+): ResidentLoop {
+  const affordable = positionsWithin(budgetBytes, resident.cache.bytesPerPosition, chunks.at(-1) as number);
+  return new ResidentLoop(resident, fakeDevice(), NEVER, chunks, FACTS, { growthBytes, affordable });
 }
 
 async function take(loop: ResidentLoop, prompt: number, count: number, reads = count): Promise<number[]> {
@@ -101,6 +139,17 @@ async function take(loop: ResidentLoop, prompt: number, count: number, reads = c
 test("a prompt is fed in whole chunks, the last one padded", async () => {
   await take(loopOf(fakeResident(1)), 64 + 16 + 3, 1);
   expect(asked.slice(1)).toEqual(["prefill 64 of 64 at 0", "prefill 16 of 16 at 64", "prefill 3 of 16 at 80"]);
+});
+
+test.each([[[1]], [[4, 1]]])("a prompt's step of a single token is not the decode step: steps of %j", async (chunks) => {
+  const session = new FakeSession() as unknown as ort.InferenceSession;
+  const shape = ["batch_size", 1, "past_sequence_length", 1] as const;
+  const states = [{ input: "past", output: "present", dtype: "float32" as const, shape }];
+  const loop = loopOf(new Resident(session, fakeDevice(), NEVER, states, FACTS.vocab_size), 1000, Infinity, chunks);
+  await loop.warmUp(true);
+  const tokens: number[] = [];
+  for await (const token of loop.tokens([5, 6], { sampling: {}, count: 4, signal: undefined })) tokens.push(token);
+  expect(tokens).toEqual([7, 8, 9, 10]);
 });
 
 test("tokens come in their order, though each is read after the next were made", async () => {
@@ -198,6 +247,14 @@ test("the budget ends the context, in whole chunks", async () => {
   await take(loop, 70, 10);
   expect(growing()).toEqual(["grow to 80 keeping 0"]);
   await expect(take(loop, 81, 1)).rejects.toMatchObject({ code: "context-full" });
+});
+
+test("a budget of less than a step is refused, in whole steps", () => {
+  expect(positionsWithin(900, 10, 16)).toBe(80);
+  expect(positionsWithin(160, 10, 16)).toBe(16);
+  expect(() => loopOf(fakeResident(10), 300, 159)).toThrow(
+    expect.objectContaining({ code: "bad-input", message: expect.stringContaining("160 bytes are needed") }),
+  );
 });
 
 test("tokens that were made before a step failed are given before its error", async () => {

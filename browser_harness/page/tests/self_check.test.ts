@@ -78,6 +78,17 @@ const GPU = { adapter: { vendor: "v" }, software: false } as unknown as Gpu;
 
 afterEach(() => vi.unstubAllGlobals());
 
+test.each(["QuotaExceededError", "AbortError"])("a pass that finds no room is forgotten: %s", async (told) => {
+  vi.stubGlobal("navigator", { userAgent: "Chrome/156" });
+  const disk = new FakeDirectory();
+  const passes = new Passes(await disk.openStore(), "a".repeat(64), "1.30.0");
+  Object.assign(disk, { quota: 0, told });
+  await passes.keep(WAY, GPU);
+  expect(await passes.has(WAY, GPU)).toBe(false);
+  disk.told = "UnknownError";
+  await expect(passes.keep(WAY, GPU)).rejects.toThrow("full");
+});
+
 test("a pass holds for the same bundle, way, adapter, runtime and browser only", async () => {
   vi.stubGlobal("navigator", { userAgent: "Chrome/156" });
   const store = await new FakeDirectory().openStore();

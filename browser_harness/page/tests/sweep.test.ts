@@ -1,7 +1,7 @@
-import { beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { keepManifest } from "../runtime/served.ts";
-import type { OpfsStore } from "../runtime/store.ts";
+import { clearStore, type OpfsStore } from "../runtime/store.ts";
 import { sweep } from "../runtime/sweep.ts";
 import { document, seal } from "./document.ts";
 import { FakeLocks } from "./fake_locks.ts";
@@ -34,6 +34,8 @@ beforeEach(async () => {
   store = await disk.openStore(locks);
   notes = [];
 });
+
+afterEach(() => void vi.unstubAllGlobals());
 
 async function keep({ digests, manifest }: typeof OLD, url = URL_): Promise<boolean> {
   for (const digest of [...digests, SHARED]) await store.put(digest, bytesOf(8));
@@ -107,4 +109,31 @@ test("what cannot be deleted is noted", async () => {
   };
   await sweep(store, notes);
   expect(notes).toEqual([expect.stringContaining("in use")]);
+});
+
+test("what is stored is deleted once no tab is loading, and then all of it", async () => {
+  vi.stubGlobal("navigator", { storage: { getDirectory: async () => disk }, locks });
+  await keep(OLD);
+  await store.putPass("x");
+  let finish: () => void = () => undefined;
+  const loading = store.whileUsing(() => new Promise<void>((resolve) => (finish = resolve)));
+  const clearing = clearStore();
+  await new Promise((resolve) => setTimeout(resolve, 2));
+  expect(await stored()).toEqual([...OLD.digests, SHARED].sort());
+  finish();
+  await Promise.all([loading, clearing]);
+  expect(await stored()).toEqual([]);
+  expect([await store.getManifest(URL_), await store.hasPass("x")]).toEqual([undefined, false]);
+  // A store that was opened before is as good as a new one.
+  expect(await keep(NEW)).toBe(true);
+  expect(await stored()).toEqual([...NEW.digests, SHARED].sort());
+});
+
+test("what cannot be deleted on request is told by its code", async () => {
+  const getDirectory = async () => {
+    throw new DOMException("a private window", "SecurityError");
+  };
+  vi.stubGlobal("navigator", { storage: { getDirectory }, locks });
+  const told = { code: "store-failed", message: expect.stringContaining("a private window") };
+  await expect(clearStore()).rejects.toMatchObject(told);
 });

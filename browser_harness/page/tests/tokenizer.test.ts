@@ -40,6 +40,11 @@ describe("a tokenizer", () => {
     expect(tokenizer.encode("")).toEqual([0]);
   });
 
+  test("tells the bytes of tokens, but of special ones and of those that are none", () => {
+    expect([5, 4].map((id) => tokenizer.bytesOf(id))).toEqual([Uint8Array.of(0x20), Uint8Array.of(0x68, 0x69)]);
+    expect([0, 99].map((id) => tokenizer.bytesOf(id))).toEqual([null, null]);
+  });
+
   test("leaves special tokens out of text", () => {
     expect(tokenizer.decode([0, 4, 5, 4, 1])).toBe("hi hi");
     expect(tokenizer.decode([])).toBe("");

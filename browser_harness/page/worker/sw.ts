@@ -30,23 +30,31 @@ worker.addEventListener("fetch", (event) => {
 /** Asks the network first, so that a changed file is seen; answers from the cache without it. */
 async function serve(request: Request, name: string): Promise<Response> {
   const cache = await caches.open(CACHE);
-  let response: Response | undefined;
+  let response: Response;
   try {
-    response = await fetch(request);
-    if (response.ok) await cache.put(name, response.clone());
+    const answer = await fetch(request);
+    // A redirect, say: nobody but the browser may look into it.
+    if (answer.status === 0) return answer;
+    // To its end, since a connection that breaks in the middle is no answer either.
+    const body = await answer.arrayBuffer();
+    // Some statuses may have none.
+    response = isolated(answer, body.byteLength > 0 ? body : null);
   } catch (error) {
-    response = await cache.match(name);
-    if (!response) throw error;
+    const kept = await cache.match(name);
+    if (!kept) throw error;
+    return isolated(kept, kept.body);
   }
-  return isolated(response);
+  // Where the site may store no more, the page works as long as the network does.
+  if (response.ok) await cache.put(name, response.clone()).catch(() => undefined);
+  return response;
 }
 
 /** The headers that threads need, also from a server that does not send them. */
-function isolated(response: Response): Response {
+function isolated(response: Response, body: BodyInit | null): Response {
   const headers = new Headers(response.headers);
   headers.set("Cross-Origin-Opener-Policy", "same-origin");
   headers.set("Cross-Origin-Embedder-Policy", "require-corp");
   headers.set("Cross-Origin-Resource-Policy", "same-origin");
   const { status, statusText } = response;
-  return new Response(response.body, { status, statusText, headers });
+  return new Response(body, { status, statusText, headers });
 }

@@ -110,7 +110,7 @@ window.tabwrightMeasure = {
     return { js_heap_bytes: 11, wasm_heap_bytes: 22, gpu_bytes: 33 + leaked, gpu_peak_bytes: 44 };
   },
   async gpuBuffers() {
-    return [{ label: "", size: 33, count: 1 }];
+    return [{ label: "", usage: 128, size: 33, count: 1 }];
   },
   async bandwidth(onGpu, size, threads) {
     return {
