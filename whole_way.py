@@ -32,6 +32,7 @@ OUTPUTS = ("bundle", "reference.json", "report.json", "report.html", "junit.xml"
 @options.lora
 @options.head_bits
 @options.rounding
+@options.tasks
 @options.original
 @options.adapter
 @options.device
@@ -50,6 +51,7 @@ def run(
     lora: Path | None,
     head_bits: int | None,
     rounding: RoundingMethod,
+    tasks: Path | None,
     original: Path | None,
     adapter: AdapterChoice,
     device: DeviceChoice,
@@ -68,6 +70,7 @@ def run(
     from browser_harness.report import render
     from exporter import commands as exporter
     from manifests.budget import Budget
+    from manifests.questions import Questions
     from targets import find_targets
 
     console: Console = context.obj
@@ -75,6 +78,8 @@ def run(
     # What would fail at the end is told before minutes are spent.
     if budget is not None:
         check_budget(Budget.load(budget), console.targets)
+    if tasks is not None:
+        Questions.load(tasks)
     on_gpu = any(each.execution_provider == "webgpu" for each in find_targets(targets))
     harness.check_environment(adapter=adapter, browser=browser, on_gpu=on_gpu)
     if device == "cuda":
@@ -106,6 +111,7 @@ def run(
         reference,
         device=device,
         adapter=lora,
+        tasks=tasks,
         original=original,
         progress=progress,
     )
@@ -117,6 +123,7 @@ def run(
         adapter=adapter,
         threads=threads,
         browser=browser,
+        tasks=tasks,
         progress=progress,
     )
     judged, verdict = judging.judge_report(report, budget, console.targets)

@@ -66,7 +66,7 @@ def has_kind(found: Probe, kind: AdapterKind) -> bool:
 
 
 async def resolve_adapter(
-    playwright: Playwright, choice: AdapterChoice, *, executable: Path | None, headless: bool
+    playwright: Playwright, choice: AdapterChoice, *, executable: Path | None
 ) -> AdapterKind:
     """Settle what to start the browser for.
 
@@ -84,9 +84,7 @@ async def resolve_adapter(
     kinds: tuple[AdapterKind, ...] = ("hardware", "software") if choice == "auto" else (choice,)
     for kind in kinds:
         try:
-            async with launch(
-                playwright, executable=executable, adapter=kind, headless=headless
-            ) as session:
+            async with launch(playwright, executable=executable, adapter=kind) as session:
                 found = await probe(session)
         except BrowserMissing:
             raise

@@ -15,22 +15,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.adapters import AdapterMissing
+from browser_harness.client import MeasurePage
 from browser_harness.judge.figures import precision
 from browser_harness.judge.paired import time_ratio
 from browser_harness.launch import Session, driver, launch
+from browser_harness.loads import Served, serve
 from browser_harness.measure import require_target, settle
 from browser_harness.plan import Options, Plan
 from browser_harness.prompts import Prompts
-from browser_harness.serve import StaticServer
 from browser_harness.speed import decode_run
-from manifests.bundle import MANIFEST_NAME, read_manifest
+from manifests.bundle import read_manifest
 from manifests.errors import TabwrightError
-from manifests.page import LoadRequest
 from manifests.progress import Progress
-from manifests.report import Beside, DecodeRun, PagePair, Report, TargetReport
+from manifests.report import Beside, DecodeRun, Failure, PagePair, Report
 
-_OPEN_SECONDS = 60.0
 #: Pairs of the A/A run, and the least that are compared: each side has been in each browser,
 #: and has begun there, equally often.
 NOISE_PAIRS = 4
@@ -91,11 +90,13 @@ def add_beside(
     target: str | None,
     options: Options,
     progress: Progress,
+    *,
+    keep: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """``report`` of ``bundle`` with each of its targets measured in turns with ``other``'s.
 
-    A target on a software adapter is left out, and one that fails here keeps the rest of its
-    report; both are noted.
+    A target on a software adapter is left out, which its notes tell; of one that fails here
+    the rest of its report is kept, and the failure with it.
 
     Args:
         report: what was measured of ``bundle``.
@@ -104,12 +105,12 @@ def add_beside(
         target: the old one's target; by default that of the same name.
         options: as for measuring.
         progress: told of each phase.
+        keep: gets what there is after each target.
 
     Raises:
         NotFound, BadDocument, SealBroken: ``other`` cannot be read.
     """
     manifest = read_manifest(other)
-    targets: dict[str, TargetReport] = {}
     for name, measured in report.targets.items():
         old = Side(other, target or name, options.page)
         changes: dict[str, object] = {}
@@ -119,7 +120,7 @@ def add_beside(
             try:
                 pairs = measure_beside(old, Side(bundle, name, options.page), options, progress)
             except TabwrightError as error:
-                changes["notes"] = (*measured.notes, f"not measured in turns: {error}")
+                changes["beside_failure"] = Failure.of(error)
             else:
                 noise, compared = pairs
                 changes["beside"] = Beside(
@@ -129,8 +130,10 @@ def add_beside(
                     noise=noise,
                     pairs=compared,
                 )
-        targets[name] = measured.model_copy(update=changes)
-    return report.model_copy(update={"targets": targets})
+        targets = {**report.targets, name: measured.model_copy(update=changes)}
+        report = report.model_copy(update={"targets": targets})
+        keep(report)
+    return report
 
 
 def measure_beside(
@@ -190,53 +193,41 @@ async def _take_turns(
             manifest.targets[side.target]
             for manifest, side in zip(manifests, (old, new), strict=True)
         ]
-        on_gpu = any(entry.execution_provider == "webgpu" for entry in entries)
         room = min(manifest.model.context_length for manifest in manifests) - plan.first_prompt - 1
         plan = replace(plan, decode_tokens=min(plan.decode_tokens // 2, room))
-        adapter = await settle(playwright, options, on_gpu=on_gpu)
-        sides = [_Served(side, stack.enter_context(_serve(side))) for side in (old, new)]
+        on_gpu = [entry.execution_provider == "webgpu" for entry in entries]
+        adapter = await settle(playwright, options, on_gpu=any(on_gpu))
+        if adapter == "software":
+            # An emulation of the one side against the other tells nothing of either.
+            raise AdapterMissing("hardware")
+        sides = [
+            Served(
+                site=stack.enter_context(serve(side.bundle, side.page)),
+                target=side.target,
+                threads=options.threads,
+                plan=plan,
+                adapter=adapter if needed else "none",
+            )
+            for side, needed in zip((old, new), on_gpu, strict=True)
+        ]
         browsers = [
             await stack.enter_async_context(
-                launch(
-                    playwright,
-                    executable=options.browser,
-                    adapter=adapter,
-                    headless=options.headless,
-                )
+                launch(playwright, executable=options.browser, adapter=adapter)
             )
             for _ in sides
         ]
         while goes_on(pairs):
             progress(phase, len(pairs), max(LEAST_PAIRS, len(pairs) + 1))
-            pairs.append(await _pair(sides, browsers, options.threads, plan, len(pairs)))
+            pairs.append(await _pair(sides, browsers, plan, len(pairs)))
         progress(phase, len(pairs), len(pairs))
     return tuple(pairs)
 
 
-def _serve(side: Side) -> StaticServer:
-    return StaticServer({"/bundle": side.bundle, "/harness": side.page})
-
-
-@dataclass(frozen=True)
-class _Served:
-    """A side, and the server that has it."""
-
-    side: Side
-    site: StaticServer
-
-    async def page(self, browser: Session, threads: int, plan: Plan) -> MeasurePage:
-        """A fresh page of ``browser`` that has loaded the target."""
-        tab = await browser.new_tab()
-        await tab.open(f"{self.site.url}/harness/index.html", OBJECT, seconds=_OPEN_SECONDS)
-        page = MeasurePage(tab, call_seconds=plan.call_seconds)
-        request = LoadRequest(
-            manifest_url=f"{self.site.url}/bundle/{MANIFEST_NAME}",
-            target=self.side.target,
-            threads=threads,
-            self_check=plan.self_check,
-        )
-        await page.load(request, seconds=plan.load_seconds)
-        return page
+async def _page(side: Served, browser: Session) -> MeasurePage:
+    """A fresh page of ``browser`` that has loaded the target."""
+    page = await side.open(browser)
+    await side.load(page)
+    return page
 
 
 def _turns() -> Iterator[int]:
@@ -247,9 +238,8 @@ def _turns() -> Iterator[int]:
 
 
 async def _pair(
-    sides: Sequence[_Served],
+    sides: Sequence[Served],
     browsers: Sequence[Session],
-    threads: int,
     plan: Plan,
     number: int,
 ) -> PagePair:
@@ -260,10 +250,7 @@ async def _pair(
     """
     first = number // 2 % 2
     pages = await asyncio.gather(
-        *(
-            side.page(browsers[(which + number) % 2], threads, plan)
-            for which, side in enumerate(sides)
-        )
+        *(_page(side, browsers[(which + number) % 2]) for which, side in enumerate(sides))
     )
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])

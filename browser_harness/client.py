@@ -177,6 +177,8 @@ class MeasurePage:
             block = _parse(LogitsBlock, answer, "scoreNext")
             if block.start != done:
                 raise PageContractBroken("scoreNext", f"row {block.start}, expected {done}")
+            if block.rows > len(tokens) - done:
+                raise PageContractBroken("scoreNext", f"{block.rows} rows from {done} on")
             yield Block(block.start, _decode(block))
             done += block.rows
         if done != len(tokens):

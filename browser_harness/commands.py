@@ -79,8 +79,7 @@ def measure_bundle(
     report = measure(bundle, reference, targets, options, progress, tasks=tasks, keep=keep)
     report.save(out)
     if beside is not None:
-        report = add_beside(report, bundle, beside, beside_target, options, progress)
-        report.save(out)
+        report = add_beside(report, bundle, beside, beside_target, options, progress, keep=keep)
     return report
 
 
@@ -150,12 +149,7 @@ def inside(
     metavar="SECONDS",
     help="When no further page is opened for it, per target.  [default: 60]",
 )
-@click.option(
-    "--tasks",
-    type=PATH,
-    metavar="FILE",
-    help="Questions with choices to be asked, JSON Lines with ArabicMMLU's or MMLU's columns.",
-)
+@options.tasks
 @click.option(
     "--beside",
     type=PATH,

@@ -7,7 +7,7 @@ from math import prod
 from types import MappingProxyType
 
 from browser_harness.judge.units import show
-from browser_harness.roofline import stored_ranges, work_of
+from browser_harness.roofline import work_of
 from manifests.bundle import Manifest, TargetEntry, Tensor
 from manifests.work import Fit, Prediction, TargetFit
 
@@ -63,7 +63,7 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
         )
     folded = set(entry.folded)
     floats = [4 * prod(row.shape) for row in rows if row.name in folded]
-    stored = sum(_stored(row) for row in rows)
+    stored = sum(row.stored_bytes for row in rows)
     return Prediction(
         place="wasm",
         context=context,
@@ -76,7 +76,7 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
 
 def gpu_sizes(row: Tensor, entry: TargetEntry) -> Iterator[int]:
     """Bytes of each buffer that a tensor becomes on a GPU."""
-    for name, part in stored_ranges(row):
+    for name, part in row.parts():
         stored = {"scales": row.scale_dtype, "values": row.value_dtype}.get(name)
         widened = stored == "float16" and entry.activation_dtype == "float32"
         yield -(-part.length * (2 if widened else 1) // 16) * 16
@@ -148,10 +148,6 @@ def _capacity(context: int, position: int, most: int) -> int:
 def _inner(row: Tensor) -> bool:
     """Whether a matrix is neither head nor embedding: their rows are the vocabulary."""
     return row.role == "linear"
-
-
-def _stored(row: Tensor) -> int:
-    return sum(part.length for _, part in stored_ranges(row))
 
 
 def _width(entry: TargetEntry) -> int:

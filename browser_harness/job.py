@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from browser_harness.answers import OpenReference
 from browser_harness.flags import AdapterKind
+from browser_harness.launch import Session
+from browser_harness.loads import Bench
 from browser_harness.plan import Plan
 from browser_harness.prompts import Prompts
+from browser_harness.serve import StaticServer
+from browser_harness.watch import Watch
 from manifests.bundle import Manifest
 from manifests.questions import Questions
 from manifests.reference import Greedy
@@ -52,3 +56,18 @@ class Job:
         case = self.shared_case()
         scored = self.reference.document.scored if self.reference else ()
         return Prompts(ids=scored[0].ids if scored else (), first=case.prompt if case else ())
+
+    def bench(
+        self, session: Session, site: StaticServer, watch: Watch, console: list[str]
+    ) -> Bench:
+        """The target in the browser ``session``; ``console`` takes what its pages write."""
+        return Bench(
+            site=site,
+            target=self.name,
+            threads=self.threads,
+            plan=self.plan,
+            adapter=self.adapter,
+            session=session,
+            watch=watch,
+            console=console,
+        )

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from playwright.async_api import BrowserContext, Playwright, async_playwright
+from playwright.async_api import BrowserContext, Page, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
 from browser_harness.browsers import FoundBrowser, browser_version, find_browser
 from browser_harness.crashes import Crashes
 from browser_harness.flags import AdapterKind, flags_for
+from browser_harness.processes import find_processes, process_type
 from browser_harness.profiles import Profile
 from browser_harness.tab import BrowserDied, Tab
 from manifests.errors import EnvironmentProblem
@@ -65,6 +66,7 @@ class Session:
     profile: Path
     _context: BrowserContext
     _crashes: Crashes
+    _pages: list[Page] = field(default_factory=list)
 
     async def new_tab(self, *, seconds: float = 30.0) -> Tab:
         """Open an empty page.
@@ -74,9 +76,26 @@ class Session:
         """
         try:
             async with asyncio.timeout(seconds):
-                return Tab(await self._context.new_page(), self._crashes)
+                page = await self._context.new_page()
         except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
             raise BrowserDied("opening a page") from None
+        self._pages.append(page)
+        return Tab(page, self._crashes)
+
+    async def close_tabs(self) -> None:
+        """Close the pages that were left open; one that does not let go loses its renderer."""
+        for page in self._left():
+            await _within(_CLOSE_SECONDS, page.close())
+        if self._left():
+            for process in await asyncio.to_thread(find_processes, self.profile):
+                with suppress(psutil.Error):
+                    if process_type(process) == "renderer":
+                        process.kill()
+        for page in self._left():
+            await _within(_CLOSE_SECONDS, page.close())
+
+    def _left(self) -> list[Page]:
+        return [page for page in self._pages if not page.is_closed()]
 
 
 @asynccontextmanager
@@ -134,7 +153,6 @@ async def launch(
     *,
     executable: Path | None = None,
     adapter: AdapterKind,
-    headless: bool = True,
 ) -> AsyncIterator[Session]:
     """A browser with a fresh profile.
 
@@ -144,7 +162,6 @@ async def launch(
         playwright: from :func:`driver`.
         executable: the browser that the user named.
         adapter: the WebGPU adapter that it is started for.
-        headless: without a window.
 
     Raises:
         BrowserMissing: none is installed.
@@ -156,7 +173,7 @@ async def launch(
     flags = flags_for(adapter)
     with Profile() as profile:
         try:
-            context = await _start(playwright, found, profile.path, flags, headless=headless)
+            context = await _start(playwright, found, profile.path, flags)
         finally:
             profile.take_along()
         try:
@@ -167,7 +184,7 @@ async def launch(
                     version=version,
                     executable=str(found.executable),
                     flags=flags,
-                    headless=headless,
+                    headless=True,
                 ),
                 profile=profile.path,
                 _context=context,
@@ -182,8 +199,6 @@ async def _start(
     found: FoundBrowser,
     profile: Path,
     flags: tuple[str, ...],
-    *,
-    headless: bool,
 ) -> BrowserContext:
     try:
         return await playwright.chromium.launch_persistent_context(
@@ -191,7 +206,7 @@ async def _start(
             # Elsewhere, what a killed driver leaves would not go with the profile.
             artifacts_dir=profile,
             executable_path=found.executable,
-            headless=headless,
+            headless=True,
             # The flag is among ours, so that the report tells it.
             chromium_sandbox=True,
             args=list(flags),

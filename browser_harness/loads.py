@@ -3,35 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from browser_harness.adapters import AdapterMissing
 from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.flags import AdapterKind
 from browser_harness.launch import Session
 from browser_harness.plan import Plan
 from browser_harness.prompts import Prompts
 from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
 from browser_harness.watch import Watch
+from manifests.bundle import MANIFEST_NAME
 from manifests.page import GenerateResult, LoadRequest, LoadResult
 from manifests.report import LoadSample
 
-OPEN_SECONDS = 60.0
+_OPEN_SECONDS = 60.0
 
 #: What is done with a tab before it opens the page, or before the page loads the model.
 OnTab = Callable[[Tab], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Bench:
-    """One target in one browser, and what watches it."""
+def serve(bundle: Path, page: Path) -> StaticServer:
+    """A bundle and the measuring page, from one origin."""
+    return StaticServer({"/bundle": bundle, "/harness": page})
 
-    session: Session
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A target for pages to load.
+
+    Attributes:
+        site: what :func:`serve` gave.
+        target: the target's name.
+        threads: WASM threads.
+        plan: deadlines, and whether the page checks the model.
+        adapter: what the browser is started for; ``none`` where the target needs none.
+    """
+
     site: StaticServer
-    watch: Watch
     target: str
     threads: int
     plan: Plan
-    console: list[str]
+    adapter: AdapterKind
+
+    async def open(
+        self, session: Session, *, before: OnTab | None = None, console: list[str] | None = None
+    ) -> MeasurePage:
+        """A fresh measuring page.
+
+        Args:
+            session: the browser.
+            before: done with the tab before it opens the page.
+            console: takes what the page writes, also before a failure.
+        """
+        tab = await session.new_tab()
+        if console is not None:
+            tab.console = console
+        if before is not None:
+            await before(tab)
+        await tab.open(f"{self.site.url}/harness/index.html", OBJECT, seconds=_OPEN_SECONDS)
+        return MeasurePage(tab, call_seconds=self.plan.call_seconds)
+
+    async def load(self, page: MeasurePage, *, seconds: float | None = None) -> LoadResult:
+        """Have ``page`` load the target, within ``seconds`` or the plan's.
+
+        Raises:
+            AdapterMissing: the page got a software adapter where hardware was settled on, as
+                Chromium gives it once the GPU has failed too often.
+        """
+        request = LoadRequest(
+            manifest_url=f"{self.site.url}/bundle/{MANIFEST_NAME}",
+            target=self.target,
+            threads=self.threads,
+            self_check=self.plan.self_check,
+        )
+        result = await page.load(request, seconds=seconds or self.plan.load_seconds)
+        if self.adapter == "hardware" and result.software:
+            raise AdapterMissing("hardware")
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Served):
+    """A target in one browser, and what watches it; ``console`` is the report's."""
+
+    session: Session
+    watch: Watch
+    console: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,16 +103,6 @@ class Loaded:
     sample: LoadSample
     prompt: tuple[int, ...]
     first: GenerateResult
-
-
-def request(bench: Bench) -> LoadRequest:
-    """What the page is asked to load."""
-    return LoadRequest(
-        manifest_url=f"{bench.site.url}/bundle/manifest.json",
-        target=bench.target,
-        threads=bench.threads,
-        self_check=bench.plan.self_check,
-    )
 
 
 async def load(
@@ -80,17 +130,11 @@ async def load(
     """
     bench.watch.phase = phase
     bench.site.reset()
-    tab = await bench.session.new_tab()
-    # The list is the report's: what is said before a failure is told, too.
-    tab.console = bench.console
-    if before is not None:
-        await before(tab)
-    await tab.open(f"{bench.site.url}/harness/index.html", OBJECT, seconds=OPEN_SECONDS)
+    page = await bench.open(bench.session, before=before, console=bench.console)
     if opened is not None:
-        await opened(tab)
-    page = MeasurePage(tab, call_seconds=bench.plan.call_seconds)
+        await opened(page.tab)
     bench.watch.ask_page = page.memory
-    result = await page.load(request(bench), seconds=seconds or bench.plan.load_seconds)
+    result = await bench.load(page, seconds=seconds)
     on_wire = bench.site.bytes_sent
     bench.watch.phase = f"{phase}: first token"
     prompt = prompts.first or await prompts.take(page, bench.plan.first_prompt)

@@ -17,10 +17,10 @@ from browser_harness.browsers import browser_version, find_browser
 from browser_harness.flags import AdapterKind
 from browser_harness.job import Job
 from browser_harness.launch import driver, launch
+from browser_harness.loads import serve
 from browser_harness.machine import describe_machine
 from browser_harness.plan import Options
 from browser_harness.roofline import add_roofline
-from browser_harness.serve import StaticServer
 from browser_harness.summary import summarise
 from browser_harness.sweeps.run import sweep_target
 from browser_harness.target import measure_target, unmeasured
@@ -168,15 +168,10 @@ async def _measure(
             try:
                 # A driver or a server that dies costs its own target only.  The browser goes
                 # first: a server that it is connected to would leave its sockets open.
-                with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
+                with serve(bundle, options.page) as site:
                     async with (
                         driver() as playwright,
-                        launch(
-                            playwright,
-                            executable=options.browser,
-                            adapter=adapter,
-                            headless=options.headless,
-                        ) as session,
+                        launch(playwright, executable=options.browser, adapter=adapter) as session,
                     ):
                         browser = session.browser
                         measured[name] = await measure_target(session, site, job, progress)
@@ -230,9 +225,7 @@ async def settle(playwright: Playwright, options: Options, *, on_gpu: bool) -> A
     await asyncio.to_thread(browser_version, found.executable)
     if not on_gpu:
         return "none"
-    return await resolve_adapter(
-        playwright, options.adapter, executable=options.browser, headless=options.headless
-    )
+    return await resolve_adapter(playwright, options.adapter, executable=options.browser)
 
 
 def _job(

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from browser_harness.answers import OpenReference
-from browser_harness.client import MeasurePage
+from browser_harness.client import MeasurePage, PageContractBroken
 from browser_harness.plan import Plan, block_rows
 from manifests.agreement import NEAR_TIE, Agreement, AgreementBuilder
 from manifests.page import GenerateResult
@@ -109,8 +109,11 @@ async def score(
     with reference.logits() as file:
         for text in texts:
             rows = file.get_slice(names[text.name])
-            fed = text.ids[: plan.score_tokens]
-            async for block in page.score(fed, block_rows(rows.get_shape()[1])):
+            fed, width = text.ids[: plan.score_tokens], rows.get_shape()[1]
+            async for block in page.score(fed, block_rows(width)):
+                if block.logits.shape[1] != width:
+                    told = f"{block.logits.shape[1]} logits a row, the reference has {width}"
+                    raise PageContractBroken("scoreNext", told)
                 end = block.start + len(block.logits)
                 expected = np.asarray(rows[block.start : end], dtype=np.float32)
                 following = np.array(text.ids[block.start + 1 : end + 1], dtype=np.int64)

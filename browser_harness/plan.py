@@ -27,10 +27,10 @@ class Plan:
         first_prompt: prompt tokens of the first token after a load.
         prefill_lengths: prompt lengths, in tokens; those that do not fit the model's
             context are left out.
-        prefill_warmup, prefill_repetitions: per length, in each of the first
-            ``warm_loads`` pages.
-        decode_runs, decode_tokens, decode_warmup: runs in each fresh page, tokens in each
-            after the first, and how many of those are thrown away.
+        prefill_repetitions: per length, in each of the first ``warm_loads`` pages, after one
+            to warm up.
+        decode_tokens, decode_warmup: in each fresh page, tokens of the run after the first, and
+            how many of those are thrown away.
         precision: the share of the median decode time that its confidence interval may
             reach to; further pages are opened until it does,
         sampling_seconds: or until so long after the first of them.
@@ -46,6 +46,7 @@ class Plan:
         sweep_rounds: repetitions of each prompt length after a first one to warm up; 0 keeps
             the first.
         sweep_loads: loads under each condition.
+        sweep_cycles: loads and releases of a leak check, where no number is named.
         bandwidth_bytes: what is moved to see how fast memory is, in each thread.
         gpu_time_tokens: tokens whose GPU time is told; 0 opens no page for it.
         call_seconds: deadline of one call to the page.
@@ -56,9 +57,7 @@ class Plan:
     warm_loads: int = 4
     first_prompt: int = 16
     prefill_lengths: tuple[int, ...] = (16, 64, 256)
-    prefill_warmup: int = 1
     prefill_repetitions: int = 1
-    decode_runs: int = 1
     decode_tokens: int = 64
     decode_warmup: int = 4
     precision: float = 0.025
@@ -74,6 +73,7 @@ class Plan:
     sweep_length: int | None = None
     sweep_rounds: int = 4
     sweep_loads: int = 3
+    sweep_cycles: int = 10
     bandwidth_bytes: int = 128 << 20
     gpu_time_tokens: int = 16
     call_seconds: float = 120.0
@@ -88,7 +88,6 @@ PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(
         "software": Plan(
             warm_loads=1,
             prefill_lengths=(),
-            decode_runs=0,
             decode_tokens=3,
             decode_warmup=1,
             sampling_seconds=0.0,
@@ -102,6 +101,7 @@ PLANS: MappingProxyType[PlanName, Plan] = MappingProxyType(
             sweep_length=64,
             sweep_rounds=0,
             sweep_loads=1,
+            sweep_cycles=4,
             bandwidth_bytes=8 << 20,
             gpu_time_tokens=0,
             call_seconds=400.0,
@@ -133,7 +133,6 @@ class Options:
     Attributes:
         browser: executable to drive; ``None`` finds one.
         adapter: WebGPU adapter to start the browser for.
-        headless: without a window.
         threads: WASM threads.
         page: folder of the measuring page.
         plans: by the kind of adapter that a target turned out to run on.
@@ -142,7 +141,6 @@ class Options:
 
     browser: Path | None = None
     adapter: AdapterChoice = "auto"
-    headless: bool = True
     threads: int = field(default_factory=default_threads)
     page: Path = PAGE
     plans: Mapping[PlanName, Plan] = field(default_factory=lambda: PLANS)

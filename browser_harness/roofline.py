@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
-from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.client import MeasurePage
 from browser_harness.job import Job
 from browser_harness.launch import Session
-from browser_harness.loads import OPEN_SECONDS, Bench, Loaded, leave, load
+from browser_harness.loads import Loaded, leave, load
 from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
 from browser_harness.watch import Watch
-from manifests.bundle import Manifest, Range, State, Tensor
+from manifests.bundle import Manifest, State, Tensor
 from manifests.errors import TabwrightError
 from manifests.report import TargetReport
 from manifests.work import Bandwidth, GpuPasses, GpuTime, Work
@@ -24,8 +24,8 @@ async def add_roofline(
 ) -> TargetReport:
     """``report`` with the work of a token, the bandwidth of a plain loop and the GPU's time.
 
-    Each is measured in a page of its own, once memory was looked at.  What fails is told
-    in the notes; a target that failed gets none of it.
+    Each is measured in a page of its own, once memory was looked at.  What cannot be had is
+    told in the notes; a target that failed gets none of it.
     """
     if report.failure is not None:
         return report
@@ -33,18 +33,21 @@ async def add_roofline(
     notes = list(report.notes)
     for name, take in (("bandwidth", _bandwidth), ("gpu_time", _gpu_time)):
         try:
-            found[name] = await take(session, site, job, report)
+            taken = await take(session, site, job, report)
         except TabwrightError as error:
-            notes.append(f"no {name.replace('_', ' ')}: {error.code}: {error}")
+            taken = f"{error.code}: {error}"
+            await session.close_tabs()
+        if isinstance(taken, str):
+            notes.append(f"no {name.replace('_', ' ')}: {taken}")
+        else:
+            found[name] = taken
     return report.model_copy(update={**found, "notes": tuple(notes)})
 
 
 async def _bandwidth(
     session: Session, site: StaticServer, job: Job, report: TargetReport
 ) -> Bandwidth:
-    tab = await session.new_tab()
-    await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=OPEN_SECONDS)
-    page = MeasurePage(tab, call_seconds=job.plan.call_seconds)
+    page = await job.bench(session, site, Watch(session.profile), []).open(session)
     on_gpu = report.execution_provider == "webgpu"
     found = await page.bandwidth(
         on_gpu=on_gpu, size=job.plan.bandwidth_bytes, threads=report.threads
@@ -55,12 +58,14 @@ async def _bandwidth(
 
 async def _gpu_time(
     session: Session, site: StaticServer, job: Job, report: TargetReport
-) -> GpuTime | None:
-    """``None`` on a CPU, where the plan has none, and where the adapter cannot tell its time."""
+) -> GpuTime | str | None:
+    """Why there is none, or ``None`` on a CPU and where the plan has none."""
     plan, adapter = job.plan, report.adapter
-    if adapter is None or not plan.gpu_time_tokens or "timestamp-query" not in adapter.features:
+    if adapter is None or not plan.gpu_time_tokens:
         return None
-    bench = Bench(session, site, Watch(session.profile), job.name, job.threads, plan, console=[])
+    if "timestamp-query" not in adapter.features:
+        return "the adapter has no timestamp-query"
+    bench = job.bench(session, site, Watch(session.profile), [])
 
     async def start(tab: Tab) -> None:
         await MeasurePage(tab, call_seconds=plan.call_seconds).time_gpu()
@@ -69,13 +74,26 @@ async def _gpu_time(
     alone, alone_ms = await _timed(loaded, 1)
     whole, whole_ms = await _timed(loaded, 1 + plan.gpu_time_tokens)
     await leave(bench, loaded)
-    if whole.full or whole.passes == 0:
-        return None
+    return gpu_time(plan.gpu_time_tokens, (alone, alone_ms), (whole, whole_ms))
+
+
+def gpu_time(
+    tokens: int, alone: tuple[GpuPasses, float], whole: tuple[GpuPasses, float]
+) -> GpuTime | str:
+    """A run of ``tokens`` after the first less one of the first, or why there is none.
+
+    Both are a run's passes and its milliseconds until the last token.
+    """
+    (first, first_ms), (all_of_it, all_ms) = alone, whole
+    if all_of_it.full:
+        return f"{tokens} tokens have more compute passes than the {all_of_it.passes} timed"
+    if all_of_it.passes == 0:
+        return "no compute pass was timed"
     return GpuTime(
-        tokens=plan.gpu_time_tokens,
-        wall_ms=whole_ms - alone_ms,
-        gpu_ms=whole.ms - alone.ms,
-        passes=whole.passes - alone.passes,
+        tokens=tokens,
+        wall_ms=all_ms - first_ms,
+        gpu_ms=all_of_it.ms - first.ms,
+        passes=all_of_it.passes - first.passes,
     )
 
 
@@ -104,24 +122,11 @@ def work_of(manifest: Manifest, target: str) -> Work:
     )
 
 
-def stored_ranges(row: Tensor) -> tuple[tuple[str, Range], ...]:
-    """What a tensor is stored as, by the names of its parts."""
-    parts = {
-        "codes": row.codes,
-        "scales": row.scales,
-        "zero_points": row.zero_points,
-        "permutation": row.permutation,
-        "values": row.values,
-    }
-    return tuple((name, part) for name, part in parts.items() if part is not None)
-
-
 def _read_bytes(row: Tensor, *, folded: bool) -> int:
-    stored = sum(part.length for _, part in stored_ranges(row))
     # Of an embedding that is no head as well, one row is read.
     if row.role == "embedding":
-        return stored // row.shape[0]
-    return 4 * prod(row.shape) if folded else stored
+        return row.stored_bytes // row.shape[0]
+    return 4 * prod(row.shape) if folded else row.stored_bytes
 
 
 def _state_bytes(state: State) -> int:

@@ -61,9 +61,9 @@ def _beyond(calls: GpuCalls | None, alone: GpuCalls | None) -> GpuCalls | None:
 async def measure_prefill(
     page: MeasurePage, prompts: Sequence[Sequence[int]], plan: Plan, *, visit: int
 ) -> tuple[PrefillSample, ...]:
-    """Each prompt in each round, so that a slow moment falls on all of them."""
+    """Each prompt in each round, so that a slow moment falls on all; the first warms up."""
     taken: list[list[float]] = [[] for _ in prompts]
-    for _ in range(plan.prefill_warmup + plan.prefill_repetitions):
+    for _ in range(1 + plan.prefill_repetitions):
         for prompt, times in zip(prompts, taken, strict=True):
             times.append((await page.generate(prompt, 1)).at_ms[0])
     return tuple(
@@ -71,7 +71,7 @@ async def measure_prefill(
             prompt_tokens=len(prompt),
             prompt=prompt_digest(prompt),
             visit=visit,
-            warmup=plan.prefill_warmup,
+            warmup=1,
             ms=tuple(times),
         )
         for prompt, times in zip(prompts, taken, strict=True)
@@ -80,16 +80,12 @@ async def measure_prefill(
 
 async def measure_decode(
     page: MeasurePage, prompt: Sequence[int], tokens: int, plan: Plan, *, visit: int
-) -> tuple[DecodeRun, ...]:
-    """Runs of ``tokens`` tokens after the first."""
-    results = [await page.generate(prompt, 1 + tokens) for _ in range(plan.decode_runs)]
-    # After the runs, so that they are timed as they always were.
-    on_gpu = any(result.calls for result in results)
-    alone = await page.generate(prompt, 1) if on_gpu else None
-    return tuple(
-        decode_run(prompt, plan.decode_warmup, result, visit=visit, alone=alone)
-        for result in results
-    )
+) -> DecodeRun:
+    """A run of ``tokens`` tokens after the first."""
+    result = await page.generate(prompt, 1 + tokens)
+    # After the run, so that it is timed as it always was.
+    alone = await page.generate(prompt, 1) if result.calls else None
+    return decode_run(prompt, plan.decode_warmup, result, visit=visit, alone=alone)
 
 
 @dataclass

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from manifests.bundle import Manifest, Range, Tensor
+from manifests.bundle import Manifest
 from manifests.report import BundleSummary
 
 #: Bytes of a shard that are no tensor's of the checkpoint: zero points of symmetric
 #: weights, all alike, for kernels that want them written out, and what aligns tensors.
 _FILLING = "default zero points, padding"
-
-
-def _ranges(tensor: Tensor) -> tuple[Range, ...]:
-    parts = (
-        tensor.codes,
-        tensor.scales,
-        tensor.zero_points,
-        tensor.permutation,
-        tensor.values,
-    )
-    return tuple(part for part in parts if part is not None)
 
 
 def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
@@ -35,14 +24,18 @@ def bytes_by_kind(manifest: Manifest) -> dict[str, int]:
     for weights in manifest.weights.values():
         shards.update(weights.shards)
         for tensor in weights.tensors:
-            for part in _ranges(tensor):
+            for _, part in tensor.parts():
                 if (part.file, part.offset) not in counted:
                     counted.add((part.file, part.offset))
                     sizes[tensor.role] += part.length
     in_tensors = sizes.total()
     in_shards = sum(file.size for file in manifest.files if file.path in shards)
     sizes[_FILLING] = in_shards - in_tensors
-    graphs = {target.graph for target in manifest.targets.values()}
+    graphs = {
+        path
+        for target in manifest.targets.values()
+        for path in (target.graph, target.resident_graph)
+    }
     texts = {manifest.tokenizer, manifest.tokenizer_config, manifest.chat_template}
     for file in manifest.files:
         if file.path in graphs:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from browser_harness.adapters import AdapterMissing
 from browser_harness.answers import OpenReference
 from browser_harness.fit import forecast, predict
 from browser_harness.job import Job
 from browser_harness.launch import Session
 from browser_harness.ledger import account
 from browser_harness.loads import Bench, Loaded, leave, load
-from browser_harness.parity import check_chats, check_greedy, check_tokens, judge_greedy, score
+from browser_harness.parity import (
+    check_chats,
+    check_greedy,
+    check_tokens,
+    choose_texts,
+    judge_greedy,
+    score,
+)
 from browser_harness.plan import Plan
 from browser_harness.prompts import count_texts
 from browser_harness.questions import ask
@@ -72,24 +78,18 @@ async def measure_target(
     """
     findings = Findings()
     async with watching(session.profile) as watch:
-        bench = Bench(
-            session, site, watch, job.name, job.threads, job.plan, console=findings.console
-        )
+        bench = job.bench(session, site, watch, findings.console)
         try:
             await _measure(bench, job, findings, progress)
         except TabwrightError as error:
-            findings.failure = _failure(error)
+            findings.failure = Failure.of(error)
             findings.memory = watch.memory()
     return _report(job, findings)
 
 
 def unmeasured(job: Job, error: TabwrightError) -> TargetReport:
     """The report of a target whose browser failed before anything could be measured."""
-    return _report(job, Findings(failure=_failure(error)))
-
-
-def _failure(error: TabwrightError) -> Failure:
-    return Failure(code=error.code, sentence=str(error), next_step=error.next_step)
+    return _report(job, Findings(failure=Failure.of(error)))
 
 
 async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progress) -> None:
@@ -102,9 +102,6 @@ async def _measure(bench: Bench, job: Job, findings: Findings, progress: Progres
     findings.loaded, alone = loaded.result, loaded.first
     findings.cold.append(loaded.sample)
     _note(job, loaded.result, findings)
-    if job.adapter == "hardware" and loaded.result.software:
-        # Chromium gives a page its software adapter once the GPU has failed too often.
-        raise AdapterMissing("hardware")
     lengths, tokens = _fit(job, findings)
     sampling = Sampling(plan)
     visit = 0
@@ -166,11 +163,14 @@ def _take_first_as_speed(
 
 
 def _reach(job: Job) -> int:
-    """The longest text of the run, in positions: of a prompt, a decode run or a scored text."""
+    """The longest text of the run, in positions; how long questions are only the page knows."""
     plan = job.plan
-    scored = job.reference.document.scored if job.reference else ()
-    longest = max((len(text.ids) for text in scored), default=0)
-    lengths = (1 + plan.first_prompt + plan.decode_tokens, *plan.prefill_lengths, longest)
+    lengths = [1 + plan.first_prompt + plan.decode_tokens, *plan.prefill_lengths]
+    if job.reference is not None:
+        texts = choose_texts(job.reference.document.scored, plan.score_texts)
+        cases = job.reference.answers(job.weights).greedy[: plan.greedy_cases]
+        lengths += [len(text.ids[: plan.score_tokens]) for text in texts]
+        lengths += [len(case.prompt) + len(case.tokens[: plan.greedy_tokens]) for case in cases]
     return min(job.manifest.model.context_length, max(lengths))
 
 
@@ -195,9 +195,8 @@ async def _measure_speed(
 ) -> None:
     """What is sampled in each fresh page: decode first, which is then the same in all."""
     bench.watch.phase = "decode"
-    findings.decode += await measure_decode(
-        loaded.page, loaded.prompt, tokens, job.plan, visit=visit
-    )
+    run = await measure_decode(loaded.page, loaded.prompt, tokens, job.plan, visit=visit)
+    findings.decode += (run,)
     if visit < job.plan.warm_loads:
         bench.watch.phase = "prefill"
         prompts = [await job.prompts().take(loaded.page, length) for length in lengths]

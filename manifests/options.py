@@ -56,4 +56,14 @@ rounding = click.option(
     show_default=True,
     help="How scales are chosen for linears that come as floats.",
 )
-wasm_threads = click.option("--threads", type=click.IntRange(min=1), help="WASM threads.")
+tasks = click.option(
+    "--tasks",
+    type=PATH,
+    metavar="FILE",
+    help="Questions with choices to be asked, JSON Lines with ArabicMMLU's or MMLU's columns.",
+)
+wasm_threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="WASM threads.  [default: half of the cores, at most 4]",
+)

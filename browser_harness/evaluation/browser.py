@@ -9,17 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from browser_harness.client import OBJECT, MeasurePage
+from browser_harness.client import MeasurePage
 from browser_harness.launch import driver, launch
+from browser_harness.loads import Served, serve
 from browser_harness.measure import require_target, settle
 from browser_harness.plan import Options
-from browser_harness.serve import StaticServer
-from manifests.bundle import MANIFEST_NAME, Manifest, read_manifest
-from manifests.page import LoadRequest
+from manifests.bundle import Manifest, read_manifest
 
 T = TypeVar("T")
-
-_OPEN_SECONDS = 60.0
 
 
 class OpenBundle:
@@ -78,24 +75,15 @@ async def _loaded(
     on_gpu = manifest.targets[target].execution_provider == "webgpu"
     async with driver() as playwright:
         adapter = await settle(playwright, options, on_gpu=on_gpu)
-        plan = options.plan_for(adapter, on_gpu=on_gpu)
-        with StaticServer({"/bundle": bundle, "/harness": options.page}) as site:
-            async with launch(
-                playwright,
-                executable=options.browser,
-                adapter=adapter,
-                headless=options.headless,
-            ) as session:
-                tab = await session.new_tab()
-                await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=_OPEN_SECONDS)
-                page = MeasurePage(tab, call_seconds=plan.call_seconds)
-                await page.load(
-                    LoadRequest(
-                        manifest_url=f"{site.url}/bundle/{MANIFEST_NAME}",
-                        target=target,
-                        threads=options.threads,
-                        self_check=plan.self_check,
-                    ),
-                    seconds=plan.load_seconds,
+        with serve(bundle, options.page) as site:
+            async with launch(playwright, executable=options.browser, adapter=adapter) as session:
+                served = Served(
+                    site=site,
+                    target=target,
+                    threads=options.threads,
+                    plan=options.plan_for(adapter, on_gpu=on_gpu),
+                    adapter=adapter,
                 )
+                page = await served.open(session)
+                await served.load(page)
                 yield page

@@ -7,9 +7,9 @@ that the two can be compared number by number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -25,8 +25,9 @@ from tqdm import tqdm
 from browser_harness.continuations import plan_passes, run_pass
 from browser_harness.evaluation.browser import OpenBundle
 from browser_harness.evaluation.texts import Texts
+from browser_harness.flags import AdapterChoice
 from browser_harness.plan import Options, default_threads
-from manifests.errors import BadInput
+from manifests.errors import EXIT_USAGE, BadInput, TabwrightError
 
 #: lm_eval's own default for tasks that name no length.
 _NEW_TOKENS = 256
@@ -43,6 +44,18 @@ class RequestUnsupported(BadInput):
         super().__init__(f"a task asks for {what}", next_step)
 
 
+class BadModelArgument(TabwrightError):
+    """``--model_args`` gives something a value that it cannot have."""
+
+    code = "bad-model-argument"
+    exit_status = EXIT_USAGE
+
+    def __init__(self, name: str, value: object, choices: Iterable[str]) -> None:
+        super().__init__(
+            f"the model argument {name} is '{value}'", f"choose among {', '.join(choices)}"
+        )
+
+
 @register_model("tabwright")
 class TabwrightLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
     """A bundle's target in a headless Chromium, one text at a time.
@@ -50,13 +63,14 @@ class TabwrightLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
     Args:
         bundle: folder of the bundle.
         target: one of its targets.
-        adapter: WebGPU adapter: auto, hardware or software.
+        adapter: WebGPU adapter: auto, hardware, software or none.
         threads: WASM threads.
         browser: executable; otherwise one is found.
         max_length: tokens of context; the bundle's own at most.
         batch_size, max_batch_size, device: lm_eval gives them to every model; nothing follows.
 
     Raises:
+        BadModelArgument: there is no such adapter.
         TabwrightError: whatever :class:`OpenBundle` refuses.
     """
 
@@ -64,7 +78,7 @@ class TabwrightLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
         self,
         bundle: str,
         target: str,
-        adapter: Literal["auto", "hardware", "software"] = "auto",
+        adapter: AdapterChoice = "auto",
         threads: int | None = None,
         browser: str | None = None,
         max_length: int | None = None,
@@ -73,6 +87,8 @@ class TabwrightLM(TemplateLM):  # type: ignore[misc]  # lm_eval ships no types
         device: object = None,  # noqa: ARG002 - lm_eval's interface
     ) -> None:
         super().__init__()
+        if adapter not in get_args(AdapterChoice):
+            raise BadModelArgument("adapter", adapter, get_args(AdapterChoice))
         options = Options(
             browser=Path(browser) if browser else None,
             adapter=adapter,

@@ -38,6 +38,8 @@ class Texts:
             config = json.loads(path.read_bytes())
         except ValueError as error:
             raise BadDocument(path, "tokenizer config", str(error)) from None
+        if not isinstance(config, dict):
+            raise BadDocument(path, "tokenizer config", "it is not an object")
         self.bos = _content(config.get("bos_token"))
         self.eos = _content(config.get("eos_token"))
         around, sample = self.encode(""), self.encode("a")

@@ -20,7 +20,15 @@ from manifests.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
 )
-from manifests.report import Baseline, Check, Comparison, Report, TargetReport, Verdict
+from manifests.report import (
+    Baseline,
+    Check,
+    Comparison,
+    Failure,
+    Report,
+    TargetReport,
+    Verdict,
+)
 
 Outcome = Literal["pass", "warn", "fail", "inconclusive"]
 Bound = Literal["min", "max", "regression"]
@@ -37,8 +45,9 @@ def judge(report: Report, budget: Budget, baseline: Report | None = None) -> Ver
       limits, whatever their level.
     - A missing figure breaks its limit, and so does a value that is not a number.
     - A speed or a load time on a software adapter is inconclusive.
-    - A regression is judged against ``baseline``; without one, or where the samples do not
-      tell, it is inconclusive.
+    - A regression is judged by pages in turns where there are any, else against ``baseline``;
+      without one, or where the samples do not tell, it is inconclusive.  Turns that were
+      asked for and failed break it.
     - A broken limit is a ``fail``, or a ``warn`` where the budget says so.
 
     The verdict fails when a check does or a measured target failed; it is inconclusive
@@ -215,6 +224,8 @@ def _original(case: _Case) -> float | None:
 
 
 def _compare(case: _Case) -> Comparison | None:
+    if _failed_turns(case) is not None:
+        return None
     if case.limit.regression is not None and (found := _in_turns(case)) is not None:
         return found
     old = None if case.baseline is None else case.baseline.targets.get(case.name)
@@ -232,15 +243,27 @@ def _compare(case: _Case) -> Comparison | None:
 
 
 def _in_turns(case: _Case) -> Comparison | None:
-    """What pages that took turns say, which goes before a report of another time."""
+    """What pages that took turns say, which goes before a report of another time.
+
+    They tell of medians, and nothing of the slowest tokens.
+    """
     beside = None if case.target is None else case.target.beside
     allowed = case.limit.regression
-    if beside is None or allowed is None or case.metric != DECODE:
+    if beside is None or allowed is None or case.metric != DECODE or case.limit.statistic == "p95":
         return None
     return paired_comparison(case.known, beside, allowed)
 
 
+def _failed_turns(case: _Case) -> Failure | None:
+    if case.target is None or case.metric != DECODE:
+        return None
+    return case.target.beside_failure
+
+
 def _judge_regression(case: _Case, comparison: Comparison | None) -> tuple[Outcome, str]:
+    # What was asked for and is missing breaks its limit, like any figure.
+    if (failure := _failed_turns(case)) is not None:
+        return case.broken, f"the pages in turns failed: {failure.code}: {failure.sentence}"
     if comparison is None and case.baseline is None:
         return "inconclusive", "no baseline was given"
     if comparison is None:

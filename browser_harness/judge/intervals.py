@@ -43,14 +43,20 @@ class Estimate:
     def over(self, other: Estimate) -> tuple[float, float]:
         """The interval of ``self.value / other.value``; the two were sampled independently.
 
-        Swapping the two inverts it exactly.
+        Degrees of freedom are Welch's (B. L. Welch, Biometrika 34, 1947): where one side has few
+        pages and most of the error, there are hardly more than its own.  Swapping the two
+        inverts the interval exactly.
         """
-        reach = _reach(math.hypot(self.error, other.error), self.freedom + other.freedom)
+        own, others = self.error**2, other.error**2
+        freedom: float = self.freedom + other.freedom
+        if own + others > 0:
+            freedom = (own + others) ** 2 / (own**2 / self.freedom + others**2 / other.freedom)
+        reach = _reach(math.sqrt(own + others), freedom)
         ratio = self.value / other.value
         return ratio * math.exp(-reach), ratio * math.exp(reach)
 
 
-def _reach(error: float, freedom: int) -> float:
+def _reach(error: float, freedom: float) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from browser_harness.judge.figures import figure
-from browser_harness.judge.metrics import METRICS, Metric
+from browser_harness.judge.metrics import METRICS
 from browser_harness.judge.paired import DECODE
 from manifests.budget import Budget, Limit
 from manifests.errors import EXIT_USAGE, TabwrightError
@@ -118,7 +118,7 @@ def check_limits(budget: Budget) -> None:
         if metric not in METRICS:
             raise UnknownMetric(metric, target)
         known = METRICS[metric]
-        if limit.statistic != "median" and not known.speed_like:
+        if limit.statistic != "median" and not known.sampled:
             step = "leave the statistic out: the figure is one exact number"
             raise WrongLimit(metric, target, f"by its {limit.statistic}", step)
         if limit.of == "reference" and known.reference is None:
@@ -132,51 +132,47 @@ def check_limits(budget: Budget) -> None:
         raise EmptyBudget
 
 
-def _comparable(metric: Metric, target: TargetReport) -> bool:
-    if metric.speed_like:
-        return figure(metric, target).interval is not None
-    return metric.read(target) is not None
-
-
-def comparison_budget(report: Report) -> Budget:
-    """The budget of a comparison alone: sizes, loads and speeds, :data:`ALLOWED_REGRESSION`.
-
-    A figure that ``report`` does not hold is left out, or holds of a single page only.
-    """
-    allowed = Limit(regression=ALLOWED_REGRESSION)
-    return Budget(
-        limits={
-            name: {
-                metric: allowed
-                for metric, known in METRICS.items()
-                if known.kind in ("size", "load", "speed") and _comparable(known, target)
-            }
-            for name, target in report.targets.items()
-        }
-    )
-
-
-def default_budget(report: Report) -> Budget:
+def default_budget(report: Report, *, against_baseline: bool = False) -> Budget:
     """The budget where none is given: :data:`DEFAULT_BUDGET`, for what ``report`` can hold.
 
     Its limits on other targets are left out, and without a reference those on what only a
-    comparison with PyTorch can tell.  Where pages took turns, their decode speed may be lower
-    by :data:`ALLOWED_REGRESSION`.
+    comparison with PyTorch can tell.  No sweep that was asked for may fail.  What was measured
+    twice may be worse by :data:`ALLOWED_REGRESSION`: decode speed where pages took turns, and
+    against a baseline every size, load and speed of which ``report`` holds more than one page.
     """
     whole = Budget.load(DEFAULT_BUDGET)
 
-    def kept(limits: dict[str, Limit]) -> dict[str, Limit]:
+    def kept(limits: Mapping[str, Limit]) -> dict[str, Limit]:
         return {
             name: limit
             for name, limit in limits.items()
             if report.reference is not None or limit.of != "value" or METRICS[name].kind != "parity"
         }
 
-    defaults = kept(whole.defaults)
-    if any(target.beside is not None for target in report.targets.values()):
-        defaults[DECODE] = Limit(regression=ALLOWED_REGRESSION)
-    tables = {name: kept(own) for name, own in whole.limits.items() if name in report.targets}
-    return whole.model_copy(update={"defaults": defaults, "limits": tables})
+    tables = {}
+    for name, target in report.targets.items():
+        own = kept(whole.limits.get(name, {}))
+        if target.sweeps is not None:
+            own["failed_sweeps"] = Limit(max=0)
+        for metric in _compared(target, against_baseline=against_baseline):
+            absolute = own.get(metric, whole.defaults.get(metric))
+            own[metric] = (
+                Limit(regression=ALLOWED_REGRESSION)
+                if absolute is None
+                else absolute.model_copy(update={"regression": ALLOWED_REGRESSION})
+            )
+        tables[name] = own
+    return whole.model_copy(update={"defaults": kept(whole.defaults), "limits": tables})
+
+
+def _compared(target: TargetReport, *, against_baseline: bool) -> Iterator[str]:
+    if target.beside is not None or target.beside_failure is not None:
+        yield DECODE
+    for name, known in METRICS.items():
+        if against_baseline and known.kind in ("size", "load", "speed"):
+            found = figure(known, target)
+            if found.interval is not None or (found.value is not None and not known.sampled):
+                yield name
 
 
 def check_baseline(budget: Budget) -> None:

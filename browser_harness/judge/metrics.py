@@ -64,7 +64,8 @@ class Metric:
         source: the samples, or the value where it is one exact number.
         reference: PyTorch's own figure of the same thing, where it has one.
         original: the uncompressed model's.
-        timed: whether a figure of another kind is made of times.
+        timed: how a figure of another kind is made of times, where it is: ``samples`` are
+            its own, of ``whole`` ones it is one number.
     """
 
     label: str
@@ -75,12 +76,17 @@ class Metric:
     source: Callable[[TargetReport], Samples | float | None]
     reference: Callable[[TargetReport, Speed], float | None] | None = None
     original: Read | None = None
-    timed: bool = False
+    timed: Literal["samples", "whole"] | None = None
 
     @property
     def speed_like(self) -> bool:
-        """Whether the value is made of timed samples, which a software adapter spoils."""
-        return self.kind in ("load", "speed") or self.timed
+        """Whether the value is made of times, which a software adapter spoils."""
+        return self.kind in ("load", "speed") or self.timed is not None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there are samples, of which a statistic can be asked."""
+        return self.kind in ("load", "speed") or self.timed == "samples"
 
     def read(self, target: TargetReport) -> float | None:
         """The value, at the samples' median; ``None`` when the report does not hold it."""
@@ -111,7 +117,8 @@ def _shape(read: Callable[[Shape], float]) -> Read:
 
 def _leaks(target: TargetReport) -> float | None:
     sweep = target.sweeps.leaks if target.sweeps else None
-    return None if sweep is None else sum(each.leaks for each in growths(sweep))
+    found = growths(sweep) if sweep else ()
+    return sum(each.leaks for each in found) if found else None
 
 
 def _compression(read: Callable[[Agreement], float | None]) -> Read:
@@ -167,46 +174,47 @@ METRICS: MappingProxyType[str, Metric] = MappingProxyType(
         "english_characters_per_second": Metric(
             "Decode, English characters", "characters/s", "higher", "work",
             "decode speed times the characters of a token of English",
-            text_per_second("en", lambda text: text.characters / text.tokens), timed=True,
+            text_per_second("en", lambda text: text.characters / text.tokens), timed="samples",
         ),
         "english_words_per_second": Metric(
             "Decode, English words", "words/s", "higher", "work",
             "decode speed times the words of a token of English",
-            text_per_second("en", lambda text: text.words / text.tokens), timed=True,
+            text_per_second("en", lambda text: text.words / text.tokens), timed="samples",
         ),
         "arabic_characters_per_second": Metric(
             "Decode, Arabic characters", "characters/s", "higher", "work",
             "decode speed times the characters of a token of Arabic",
-            text_per_second("ar", lambda text: text.characters / text.tokens), timed=True,
+            text_per_second("ar", lambda text: text.characters / text.tokens), timed="samples",
         ),
         "arabic_words_per_second": Metric(
             "Decode, Arabic words", "words/s", "higher", "work",
             "decode speed times the words of a token of Arabic",
-            text_per_second("ar", lambda text: text.words / text.tokens), timed=True,
+            text_per_second("ar", lambda text: text.words / text.tokens), timed="samples",
         ),
         "decode_bytes_per_second": Metric(
             "Decode, bytes read", "bytes/s", "higher", "work",
-            "weights and KV cache that a token reads over its median time", achieved, timed=True,
+            "weights and KV cache that a token reads over its median time",
+            achieved, timed="samples",
         ),
         "bandwidth_share": Metric(
             "Decode, share of bandwidth", "share", "higher", "work",
             "bytes that decoding reads over what a plain loop moves on the same device and "
-            "threads in the same time", share_of_bandwidth, timed=True,
+            "threads in the same time", share_of_bandwidth, timed="samples",
         ),
         "gpu_time_share": Metric(
             "Decode, GPU busy", "share", "higher", "work",
             "time of compute passes by the GPU's own timestamps over the tokens' time",
-            gpu_share, timed=True,
+            gpu_share, timed="whole",
         ),
         "context_growth": Metric(
             "Decode, growth over 1,000 positions", "share", "lower", "work",
             "of --sweep context: how much longer a token takes, steps left out",
-            _shape(lambda shape: shape.per_thousand), timed=True,
+            _shape(lambda shape: shape.per_thousand), timed="whole",
         ),
         "context_steps": Metric(
             "Decode, steps on the way", "count", "lower", "work",
             "of --sweep context: positions from which every token takes longer or shorter",
-            _shape(lambda shape: len(shape.steps)), timed=True,
+            _shape(lambda shape: len(shape.steps)), timed="whole",
         ),
         "dispatches_per_token": Metric(
             "Dispatches per token", "calls", "lower", "work",

@@ -37,8 +37,8 @@ def judge_report(
 
     Args:
         path: the report, which is replaced by the judged one.
-        budget: the limits; without them the comparison's own (5 % on sizes and times), and
-            without a baseline the default ones.
+        budget: the limits; without them the default ones, and with a baseline 5 % on sizes
+            and times besides.
         targets: every target there is; those of the report may be limited, too.
         baseline: an earlier report, for limits on regressions.
 
@@ -51,7 +51,7 @@ def judge_report(
             budget cannot be judged.
         NotComparable, NothingShared: the baseline was measured in another environment.
     """
-    from browser_harness.judge import check_budget, comparison_budget, default_budget, judge
+    from browser_harness.judge import check_budget, default_budget, judge
     from manifests.budget import Budget
     from manifests.report import Report
 
@@ -59,7 +59,7 @@ def judge_report(
     if budget is not None:
         limits = Budget.load(budget)
     else:
-        limits = default_budget(report) if baseline is None else comparison_budget(report)
+        limits = default_budget(report, against_baseline=baseline is not None)
     check_budget(limits, targets | report.targets.keys())
     verdict = judge(report, limits, None if baseline is None else Report.load(baseline))
     judged = report.model_copy(update={"verdict": verdict})
@@ -114,7 +114,7 @@ def _annotates(choice: str, environment: Mapping[str, str]) -> bool:
 @click.option(
     "--budget",
     type=PATH,
-    help="The limits, e.g. budget.toml; without it and --baseline, docs/budget.md's defaults.",
+    help="The limits, e.g. budget.toml; without it, docs/budget.md's defaults.",
 )
 @click.option("--baseline", type=PATH, help="An earlier report, which this one is compared with.")
 @click.option("--html", type=PATH, help="Write the report as one page that opens offline.")
@@ -216,15 +216,17 @@ def compare(
     from browser_harness.report.pages import render_comparison
 
     named = _named(reports)
-    records = comparison.records(named)
+    records, outside = comparison.records(named), comparison.outside(named)
     if html is not None:
         html.write_text(render_comparison(named), "utf-8")
     if markdown is not None:
         markdown.write_text(comparison.to_markdown(named), "utf-8")
     if csv_path is not None:
-        csv_path.write_text(comparison.to_csv(records), "utf-8")
+        csv_path.write_text(comparison.to_csv([*records, *outside]), "utf-8")
     document = comparison.SideBySide(
-        environment=tuple(comparison.environment(named)), figures=tuple(records)
+        environment=tuple(comparison.environment(named)),
+        figures=tuple(records),
+        outside=tuple(outside),
     )
     console.show(document, comparison.to_terminal(named, records))
 

@@ -16,7 +16,7 @@ from browser_harness.judge.intervals import CONFIDENCE
 from browser_harness.judge.limits import ALLOWED_REGRESSION
 from browser_harness.judge.metrics import METRICS, Metric
 from browser_harness.judge.units import show
-from browser_harness.report.glance import NONE
+from browser_harness.report.glance import NONE, PYTORCH, engines
 from browser_harness.report.markdown import plain, table
 from browser_harness.report.text import printable
 from manifests.base import Real, Schema
@@ -29,13 +29,15 @@ class Record(Schema):
     """One figure of one report, in its metric's unit.
 
     ``ratio`` is the figure over the first report's, ``change`` what it says at 5 %
-    allowed; both are empty where the environments differ.
+    allowed; both are empty where the environments differ.  ``engine`` is the browser, or what
+    was measured beside it; no intervals are told of the latter.
     """
 
     target: str
     metric: str
     unit: str
     report: str
+    engine: str = "browser"
     value: Real | None = None
     low: Real | None = None
     high: Real | None = None
@@ -59,6 +61,7 @@ class SideBySide(Schema):
 
     environment: tuple[Row, ...]
     figures: tuple[Record, ...]
+    outside: tuple[Record, ...] = ()
 
 
 def records(reports: Sequence[Named]) -> list[Record]:
@@ -68,6 +71,28 @@ def records(reports: Sequence[Named]) -> list[Record]:
         for target in _targets(reports)
         for metric in _metrics(reports, target)
         for named in reports
+    ]
+
+
+def outside(reports: Sequence[Named]) -> list[Record]:
+    """PyTorch's and native engines' figures of the same thing, by report, target and engine."""
+    return [
+        Record(
+            target=target,
+            metric=metric,
+            unit=known.unit,
+            report=label,
+            engine=engine,
+            value=value,
+        )
+        for label, report in reports
+        for target, held in report.targets.items()
+        for engine, speed in engines(report.reference).items()
+        for metric, known in METRICS.items()
+        # Answers are PyTorch's only.
+        if known.reference is not None
+        and (engine == PYTORCH or known.kind != "parity")
+        and (value := known.reference(held, speed)) is not None
     ]
 
 
@@ -174,7 +199,7 @@ def note(rows: Sequence[Row]) -> str:
 
 
 def to_csv(found: Sequence[Record]) -> str:
-    """``found`` as CSV, a line per figure and report, numbers in full."""
+    """``found`` as CSV, a line per figure, report and engine, numbers in full."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(Record.model_fields), lineterminator="\n")
     writer.writeheader()

@@ -30,6 +30,7 @@ from manifests.report import (
 #: What stands where there is no figure.
 NONE = "–"
 DECODE = "decode_tokens_per_second"
+PYTORCH = "PyTorch"
 
 
 #: What is lost on the way from the original weights to the browser, step by step.
@@ -194,6 +195,15 @@ def failures(report: Report) -> list[tuple[str, Failure]]:
     return [(name, t.failure) for name, t in report.targets.items() if t.failure is not None]
 
 
+def failed_turns(report: Report) -> list[tuple[str, Failure]]:
+    """Every target whose pages in turns came to no end, and why."""
+    return [
+        (f"{name}, in turns,", t.beside_failure)
+        for name, t in report.targets.items()
+        if t.beside_failure is not None
+    ]
+
+
 def verdict_counts(report: Report) -> str:
     """How many targets failed and checks ended how, e.g. ``12 passed, 1 failed``."""
     if report.verdict is None:
@@ -256,7 +266,7 @@ def baseline_line(report: Report) -> str:
 def glance(report: Report) -> Glance:
     """Every headline figure of ``report``, the targets side by side."""
     targets = list(report.targets.values())
-    speed = _outside(report.reference)
+    speed = engines(report.reference)
     rows = [
         _row(METRICS[metric].label, [figure(t, metric) for t in targets], speed, metric)
         for metric in _METRIC_ROWS
@@ -313,12 +323,12 @@ def glance(report: Report) -> Glance:
     return Glance(columns, tuple(row for row in rows if set(row.cells) != {NONE}))
 
 
-def _outside(reference: ReferenceSummary | None) -> dict[str, Speed]:
+def engines(reference: ReferenceSummary | None) -> dict[str, Speed]:
     """What was measured outside the browser, by its column's name; PyTorch is the first."""
     if reference is None:
         return {}
     native = {f"{each.engine} {each.version}": each.speed for each in reference.native}
-    return {"PyTorch": reference.speed, **native}
+    return {PYTORCH: reference.speed, **native}
 
 
 def _cost(target: TargetReport, outside: Speed) -> str:

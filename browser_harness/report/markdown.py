@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: range) ->
 def render_markdown(report: Report) -> str:
     """Render the verdict, the failures, the checks and the figures of ``report``."""
     lines = [f"## {plain(report.bundle.name)}", "", f"**{glance.verdict_line(report)}**", ""]
-    for name, failure in glance.failures(report):
+    for name, failure in (*glance.failures(report), *glance.failed_turns(report)):
         sentence = plain(f"{failure.code}: {failure.sentence}")
         lines += [f"> ❌ **{plain(name)}** failed: {sentence}", ""]
     if notice := glance.software_notice(report):

@@ -30,7 +30,7 @@ def render(report: Report) -> RenderableType:
             isolated(printable(f"{failure.code}: {failure.sentence}")),
             (f" {isolated(printable(failure.next_step))}", "dim"),
         )
-        for name, failure in glance.failures(report)
+        for name, failure in (*glance.failures(report), *glance.failed_turns(report))
     ]
     parts += _sweeps(report)
     if notice := glance.software_notice(report):
@@ -62,7 +62,7 @@ def _figures(report: Report) -> Table:
     for column in data.columns:
         table.add_column(Text(isolated(printable(column))), justify="right")
     for row in data.rows:
-        table.add_row(row.label, *row.cells)
+        table.add_row(Text(isolated(printable(row.label))), *row.cells)
     return table
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from browser_harness.client import OBJECT, MeasurePage
-from browser_harness.loads import OPEN_SECONDS, Bench, leave, load
+from browser_harness.loads import Bench, leave, load
 from browser_harness.prompts import Prompts
 from browser_harness.sweeps.asked import NETWORKS, Network
 from browser_harness.tab import Tab
@@ -92,13 +91,12 @@ async def _prepare(bench: Bench, state: _State) -> None:
     """Empty what ``state`` finds empty, from a page of the same origin."""
     if state.stored and state.cached:
         return
-    tab = await bench.session.new_tab()
-    await tab.open(f"{bench.site.url}/harness/index.html", OBJECT, seconds=OPEN_SECONDS)
+    page = await bench.open(bench.session)
     if not state.stored:
-        await MeasurePage(tab, call_seconds=bench.plan.call_seconds).forget()
+        await page.forget()
     if not state.cached:
-        await tab.command("Network.clearBrowserCache", seconds=_SECONDS)
-    await tab.close(seconds=_SECONDS)
+        await page.tab.command("Network.clearBrowserCache", seconds=_SECONDS)
+    await page.tab.close(seconds=_SECONDS)
 
 
 def _emulate(network: Network) -> Callable[[Tab], Awaitable[None]]:

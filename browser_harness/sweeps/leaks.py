@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from browser_harness.loads import Bench, load, request
+from browser_harness.loads import Bench, load
 from browser_harness.prompts import Prompts
 from manifests.progress import Progress
 from manifests.sweeps import LeakCycle, LeakSweep
 
 #: Cycles of the first of which compiled code, caches and pools are made that stay.
 WARMUP = 2
-CYCLES = 10
 _TOKENS = 4
 _LOOK_SECONDS = 30.0
 
@@ -22,7 +21,7 @@ async def sweep_leaks(bench: Bench, prompts: Prompts, cycles: int, progress: Pro
     for done in range(total):
         progress(phase, done, total)
         if done:
-            await page.load(request(bench), seconds=bench.plan.load_seconds)
+            await bench.load(page)
             await page.generate(loaded.prompt, _TOKENS)
         await page.release()
         await page.tab.command("HeapProfiler.collectGarbage", seconds=_LOOK_SECONDS)

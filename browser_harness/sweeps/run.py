@@ -13,7 +13,7 @@ from browser_harness.serve import StaticServer
 from browser_harness.summary import target_bytes
 from browser_harness.sweeps.asked import DEFAULT_NETWORK, Asked, SweepName
 from browser_harness.sweeps.conditions import sweep_loads
-from browser_harness.sweeps.leaks import CYCLES, sweep_leaks
+from browser_harness.sweeps.leaks import sweep_leaks
 from browser_harness.sweeps.lengths import sweep_context, sweep_prompts
 from browser_harness.watch import Watch
 from manifests.errors import TabwrightError
@@ -45,7 +45,8 @@ async def _loads(bench: Bench, job: Job, asked: Asked, progress: Progress) -> An
 
 
 async def _leaks(bench: Bench, job: Job, asked: Asked, progress: Progress) -> Any:
-    return await sweep_leaks(bench, job.prompts(), asked.number or CYCLES, progress)
+    cycles = asked.number or bench.plan.sweep_cycles
+    return await sweep_leaks(bench, job.prompts(), cycles, progress)
 
 
 SWEEPS: MappingProxyType[SweepName, Sweep] = MappingProxyType(
@@ -69,9 +70,7 @@ async def sweep_target(
     if not asked or report.failure is not None:
         return report
     console: list[str] = []
-    bench = Bench(
-        session, site, Watch(session.profile), job.name, job.threads, job.plan, console=console
-    )
+    bench = job.bench(session, site, Watch(session.profile), console)
     found: dict[str, Any] = {}
     failed: list[str] = []
     notes: list[str] = []
@@ -81,6 +80,9 @@ async def sweep_target(
         except TabwrightError as error:
             failed.append(each.name)
             notes.append(f"sweep '{each.name}' failed: {error.code}: {error}")
+            # What still computes or downloads there would be measured with the next one.
+            bench.watch.ask_page = None
+            await session.close_tabs()
     return report.model_copy(
         update={
             "sweeps": Sweeps(**found, failed=tuple(failed)),

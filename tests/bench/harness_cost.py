@@ -63,9 +63,17 @@ def sides(session: Session, site: StaticServer, case: Case) -> tuple[Side, Side]
 
     async def under_the_harness() -> float:
         async with watching(session.profile) as watch:
-            bench = Bench(session, site, watch, case.target, case.threads, PLAN, console=[])
+            bench = Bench(
+                site=site,
+                target=case.target,
+                threads=case.threads,
+                plan=PLAN,
+                adapter="none",
+                session=session,
+                watch=watch,
+            )
             loaded = await load(bench, "warm load", Prompts(first=prompt), 1)
-            [run] = await measure_decode(loaded.page, prompt, case.tokens, PLAN, visit=0)
+            run = await measure_decode(loaded.page, prompt, case.tokens, PLAN, visit=0)
             await leave(bench, loaded)
         return speed(list(run.ms))
 

@@ -14,6 +14,7 @@ from browser_harness.judge.paired import time_ratio
 from browser_harness.measure import TargetAbsent, measure
 from browser_harness.plan import PLANS, Options
 from manifests.errors import NotFound
+from manifests.report import Report
 from tests.browser.conftest import FAKE_PAGE
 from tests.browser.fake_bundle import write_bundle
 
@@ -45,6 +46,31 @@ def test_two_targets_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert noise.value == pytest.approx(1)
     # 2.2 ms a token beside 2.
     assert ratio.value == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [
+        ("wasm-refuses", "chunk-corrupt"),
+        # The only adapter is an emulation, whose speed is nobody's.
+        ("webgpu-emulated", "adapter-missing"),
+    ],
+)
+def test_turns_that_fail_are_told_and_leave_the_report(
+    other: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "NOISE_PAIRS", 1)
+    bundle = tmp_path / "bundle"
+    write_bundle(bundle, ("wasm-q4", other))
+    report = measure(bundle, targets=("wasm-q4",), options=OPTIONS)
+    kept: list[Report] = []
+    compared = add_beside(report, bundle, bundle, other, OPTIONS, lambda *_: None, keep=kept.append)
+    found = compared.targets["wasm-q4"]
+    assert found.beside is None
+    assert found.beside_failure is not None
+    assert found.beside_failure.code == code
+    assert found.model_copy(update={"beside_failure": None}) == report.targets["wasm-q4"]
+    assert kept == [compared]
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

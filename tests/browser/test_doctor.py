@@ -84,13 +84,13 @@ def test_adapter_choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def work() -> None:
         async with driver() as playwright:
-            kind = await resolve_adapter(playwright, "software", executable=None, headless=True)
+            kind = await resolve_adapter(playwright, "software", executable=None)
             assert kind == "software"
             monkeypatch.setattr("browser_harness.adapters.probe", nothing)
-            auto = await resolve_adapter(playwright, "auto", executable=None, headless=True)
+            auto = await resolve_adapter(playwright, "auto", executable=None)
             assert auto == "none"
             with pytest.raises(AdapterMissing, match="no hardware"):
-                await resolve_adapter(playwright, "hardware", executable=None, headless=True)
+                await resolve_adapter(playwright, "hardware", executable=None)
 
     asyncio.run(work())
 
@@ -147,7 +147,7 @@ def test_a_browser_that_hardware_flags_break_has_no_hardware_adapter(
 
     async def work() -> AdapterKind:
         async with driver() as playwright:
-            return await resolve_adapter(playwright, "auto", executable=None, headless=True)
+            return await resolve_adapter(playwright, "auto", executable=None)
 
     monkeypatch.setattr("browser_harness.adapters.probe", dies_first)
     assert asyncio.run(work()) == "software"

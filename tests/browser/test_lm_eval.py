@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tokenizers import Tokenizer
@@ -19,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 
 import tabwright
 from browser_harness.evaluation.commands import EvalMissing
+from browser_harness.flags import AdapterChoice
 from browser_harness.plan import PAGE
 from exporter.pipeline import export
 from manifests.bundle import read_manifest
@@ -31,7 +32,11 @@ with warnings.catch_warnings():
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from browser_harness.evaluation.model import RequestUnsupported, TabwrightLM
+    from browser_harness.evaluation.model import (
+        BadModelArgument,
+        RequestUnsupported,
+        TabwrightLM,
+    )
 
 pytestmark = pytest.mark.browser
 #: For what special tokens have no part in.
@@ -232,3 +237,9 @@ def test_the_missing_extra_is_named(
     monkeypatch.setattr("browser_harness.evaluation.commands.find_spec", lambda _name: None)
     assert tabwright.call(["lm-eval", "--model", "tabwright"]) == EvalMissing.exit_status
     assert "error[eval-missing]: " in capsys.readouterr().err
+
+
+def test_an_adapter_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModelArgument, match="adapter is 'gpu'") as caught:
+        TabwrightLM(str(tmp_path), TARGET, adapter=cast("AdapterChoice", "gpu"))
+    assert "hardware" in caught.value.next_step

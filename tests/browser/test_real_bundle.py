@@ -42,7 +42,6 @@ _BRIEF = replace(
     warm_loads=1,
     prefill_lengths=(16,),
     prefill_repetitions=1,
-    decode_runs=1,
     decode_tokens=8,
     sampling_seconds=0.0,
     bandwidth_bytes=1 << 20,

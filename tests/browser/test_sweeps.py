@@ -9,6 +9,7 @@ import pytest
 
 from browser_harness.judge.leaks import growths
 from browser_harness.judge.metrics import METRICS
+from browser_harness.launch import Session
 from browser_harness.measure import measure
 from browser_harness.plan import PLANS, Options
 from browser_harness.sweeps.asked import NETWORKS, Asked
@@ -121,7 +122,18 @@ def test_a_time_limit_cuts(tmp_path: Path) -> None:
     assert target.sweeps.context.length == 2000
 
 
-def test_a_failing_sweep_is_told_and_leaves_the_others(tmp_path: Path) -> None:
+def test_a_failing_sweep_is_told_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[tuple[int, int]] = []
+    close = Session.close_tabs
+
+    async def counted(session: Session) -> None:
+        before = len(session._left())
+        await close(session)
+        left.append((before, len(session._left())))
+
+    monkeypatch.setattr(Session, "close_tabs", counted)
     target = swept(tmp_path, "wasm-clings", Asked("loads"), Asked("context"))
     assert target.failure is None
     assert any(note.startswith("sweep 'loads' failed: page-failure") for note in target.notes)
@@ -129,6 +141,8 @@ def test_a_failing_sweep_is_told_and_leaves_the_others(tmp_path: Path) -> None:
     assert target.sweeps.context is not None
     assert target.sweeps.failed == ("loads",)
     assert METRICS["failed_sweeps"].read(target) == 1
+    # The page that could not forget is not open beside the context sweep's.
+    assert left == [(1, 0)]
 
 
 def test_a_target_that_failed_is_not_swept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The bundle, the runtime and the kernels are those that ship; the adapter is Swif
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -23,14 +24,26 @@ PLAN = replace(PLANS["software"], bandwidth_bytes=1 << 20, gpu_time_tokens=2)
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     settings = {"tie_word_embeddings": False, "num_hidden_layers": LAYERS}
     checkpoint = write_family(Tiny("llama", settings), folder)
     targets = find_targets(["webgpu-q4", "wasm-q4"])
     export(checkpoint, targets, folder / "bundle", runtime=PAGE.parent / "bundle")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Path) -> Report:
     options = Options(adapter="software", threads=1, plans={"full": PLAN, "software": PLAN})
-    return measure(folder / "bundle", options=options)
+    return measure(bundle, options=options)
+
+
+def test_graphs_are_counted_as_graphs(bundle: Path, report: Report) -> None:
+    graphs = list((bundle / "onnx").glob("*.onnx"))
+    # The one that stays on the GPU is among them.
+    assert len(graphs) == 3
+    assert report.bundle.bytes_by_kind["graph"] == sum(path.stat().st_size for path in graphs)
 
 
 def test_calls_and_gpu_time(report: Report) -> None:
@@ -57,8 +70,15 @@ def test_gpu_buffers_are_what_the_manifest_says(report: Report) -> None:
     assert ledger is not None
     assert ledger.gpu_weights == ledger.predicted.weights
     assert ledger.gpu_states == ledger.predicted.states
+    assert ledger.gpu_activations is not None
     assert ledger.gpu_other is not None
-    assert ledger.held == ledger.gpu_weights + ledger.gpu_states + ledger.gpu_other
+    # The sum of what is listed is what was counted as buffers came and went.
+    memory = report.targets["webgpu-q4"].memory
+    assert memory is not None
+    assert memory.rest is not None
+    assert ledger.held == memory.rest.gpu_buffers
+    # What a token leaves behind: the logits, and a row of the widest tensor, at the least.
+    assert ledger.gpu_activations > 0
 
 
 def test_on_a_cpu_memory_is_read(report: Report) -> None:

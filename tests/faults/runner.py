@@ -15,6 +15,7 @@ import pytest
 from playwright.async_api import Playwright
 
 from browser_harness import launch as launching
+from browser_harness import loads
 from browser_harness import measure as measuring
 from browser_harness import target as measuring_target
 from browser_harness.flags import flags_for
@@ -134,7 +135,7 @@ class Stage:
             await self._strike(tab, method)
             return await call(tab, name, method, *given, **rest)
 
-        patch.setattr(measuring, "StaticServer", server)
+        patch.setattr(loads, "StaticServer", server)
         patch.setattr(measuring, "launch", self._launch)
         patch.setattr(measuring, "measure_target", self._measure_target)
         patch.setattr(launching, "flags_for", lambda kind: (*flags_for(kind), *self._fault.flags))

@@ -65,6 +65,27 @@ def test_promise_that_never_settles_is_a_timeout(site: StaticServer) -> None:
     asyncio.run(work())
 
 
+def test_pages_that_were_left_are_closed_also_one_in_a_loop(site: StaticServer) -> None:
+    async def work() -> None:
+        async with (
+            asyncio.timeout(60),
+            driver() as playwright,
+            launch(playwright, adapter="none") as session,
+        ):
+            loops, idle = [await session.new_tab() for _ in range(2)]
+            for tab in (loops, idle):
+                await tab.open(f"{site.url}/harness/index.html", PAGE, seconds=20)
+            with pytest.raises(PageTimeout):
+                await load(loops, "webgpu-loops", seconds=0.5)
+            await session.close_tabs()
+            assert session._left() == []
+            # The browser goes on.
+            again = await session.new_tab()
+            await again.open(f"{site.url}/harness/index.html", PAGE, seconds=20)
+
+    asyncio.run(work())
+
+
 def test_a_page_that_has_crashed_answers_no_more(site: StaticServer) -> None:
     async def work() -> None:
         async with opened(site) as tab:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from manifests.errors import EXIT_ENVIRONMENT
+from manifests.errors import EXIT_ENVIRONMENT, EXIT_INTERNAL
 from manifests.report import Failure, Report
 from tests.unit.test_judge_baseline import decodes, with_target
 
@@ -113,6 +113,15 @@ def test_the_action_judges_a_report_in_which_every_target_failed(folder: Path) -
     assert (folder / "history.jsonl").read_text().count("\n") == 1
 
 
+def test_a_report_is_no_excuse_for_a_measurement_that_broke_off(folder: Path) -> None:
+    # An internal error, after the report was written.
+    (folder / "status.txt").write_text(str(EXIT_INTERNAL))
+    assert action(folder, decodes(30), bundle="b").returncode == EXIT_INTERNAL
+    assert not (folder / "tabwright-report/junit.xml").exists()
+    job = document("gitlab.yml")[".tabwright"]
+    assert bash(folder, "\n".join(job["script"]), job["variables"]).returncode == EXIT_INTERNAL
+
+
 def test_the_action_measures_beside_a_bundle_that_is_there(folder: Path) -> None:
     action(folder, decodes(30), bundle="b", beside="released")
     assert "--beside" not in (folder / "asked.txt").read_text()
@@ -143,3 +152,22 @@ def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:
     (folder / "status.txt").write_text(str(EXIT_ENVIRONMENT))
     assert run(BROKEN).returncode == 1
     assert job["artifacts"]["reports"]["junit"] == "$OUTPUT/junit.xml"
+
+
+def test_the_gitlab_job_judges_answers_every_time(folder: Path) -> None:
+    job = document("gitlab.yml")[".tabwright"]
+    variables = {**job["variables"], "CI_COMMIT_BRANCH": "main", "CI_DEFAULT_BRANCH": "main"}
+    good = with_target(decodes(30), fp16_bytes=1_000_000_000)
+    parity = good.targets["wasm-q4"].parity
+    assert parity is not None
+    runtime = parity.runtime.model_copy(update={"top1": 0.5})
+    equal = {"equal": True, "round_trip": "whole"}
+    tokens = tuple(case.model_copy(update=equal) for case in parity.tokens)
+    parity = parity.model_copy(update={"tokens": tokens})
+    good = with_target(good, parity=parity)
+    wrong = with_target(good, parity=parity.model_copy(update={"runtime": runtime}))
+    for report, status in ((good, 0), (wrong, 1)):
+        report.save(folder / "measured.json")
+        done = bash(folder, "\n".join(job["script"]), variables)
+        assert done.returncode == status, done.stdout
+    assert "Runtime loss: top-1 agreement" in done.stdout

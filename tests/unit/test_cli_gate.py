@@ -329,3 +329,19 @@ def test_run_hands_its_options_on(
     }
     assert steps.export.call_args.kwargs["context_length"] == 512
     assert steps.measure.call_args.kwargs["browser"] == Path("chrome")
+
+
+def test_run_asks_questions_on_the_whole_way(
+    steps: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = tmp_path / "questions.jsonl"
+    tasks.write_text('{"question": "2 + 2?", "choices": ["3", "4"], "answer": 1}\n')
+    assert run(tmp_path, KEPT, "--tasks", str(tasks)) == 1  # as above
+    assert steps.reference.call_args.kwargs["tasks"] == tasks
+    assert steps.measure.call_args.kwargs["tasks"] == tasks
+    capsys.readouterr()
+    steps.reset_mock()
+    tasks.write_text('{"question": "2 + 2?"}\n')
+    assert run(tmp_path, KEPT, "--force", "--tasks", str(tasks)) == 3
+    assert "error[question-invalid]" in capsys.readouterr().err
+    assert steps.mock_calls == []

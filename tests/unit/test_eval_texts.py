@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from browser_harness.evaluation.texts import NoPrefixToken, Texts
+from manifests.errors import BadDocument
 
 BOS, EOS = "<s>", "</s>"
 SPECIAL = {BOS: 1, EOS: 2}
@@ -54,3 +55,13 @@ def test_the_prefix_is_the_beginning_or_else_the_end(tmp_path: Path) -> None:
     assert _texts(tmp_path, ((), ()), bos_token=None, eos_token=EOS).prefix() == 2
     with pytest.raises(NoPrefixToken):
         _texts(tmp_path, ((), ())).prefix()
+
+
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    opened: Any = SimpleNamespace(
+        manifest=SimpleNamespace(tokenizer_config="tokenizer_config.json")
+    )
+    for text in ("[]", "{"):
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(BadDocument, match=r"tokenizer_config\.json"):
+            Texts(tmp_path, opened)

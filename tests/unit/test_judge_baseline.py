@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from browser_harness.judge import comparison_budget, judge
+from browser_harness.judge import default_budget, judge
 from browser_harness.judge.environment import NotComparable, NothingShared, differences
 from browser_harness.judge.limits import NoRegressionLimit, WrongLimit, check_budget
 from manifests.budget import Budget, GatePolicy
@@ -196,11 +196,16 @@ def test_a_baseline_that_no_limit_looks_at_is_refused() -> None:
 
 
 def test_a_comparison_without_a_budget_looks_at_sizes_and_sampled_times() -> None:
-    limits = comparison_budget(decodes(30)).limits["wasm-q4"]
-    assert set(limits) == {
+    alone = default_budget(decodes(30)).of("wasm-q4")
+    limits = default_budget(decodes(30), against_baseline=True).of("wasm-q4")
+    compared = {name: limit for name, limit in limits.items() if limit.regression is not None}
+    assert set(compared) == {
         "target_bytes", "wire_bytes", "load_cold_ms", "load_warm_ms", "decode_tokens_per_second",
     }  # fmt: skip
-    assert {limit.regression for limit in limits.values()} == {0.05}
+    assert {limit.regression for limit in compared.values()} == {0.05}
+    # Answers are judged as they are without a baseline.
+    assert alone.items() <= limits.items()
+    assert "runtime_top1" in alone
 
 
 def test_pytorch_is_a_measure_too() -> None:

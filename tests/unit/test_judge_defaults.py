@@ -11,6 +11,7 @@ from browser_harness.judge.limits import WrongLimit, check_limits
 from manifests.budget import Budget
 from manifests.questions import Answer, Answers
 from manifests.report import Check, Report
+from manifests.sweeps import Sweeps
 from tests.unit.reports import healthy_report
 
 
@@ -67,6 +68,12 @@ def test_parity_is_asked_for_where_there_is_a_reference() -> None:
     assert "runtime_top1" in default_budget(whole).defaults
     alone = default_budget(whole.model_copy(update={"reference": None}))
     assert set(alone.defaults) == {"size_of_fp16", "question_accuracy", "console_errors"}
+
+
+def test_a_sweep_that_was_asked_for_may_not_fail() -> None:
+    assert check(report(sweeps=Sweeps()), "failed_sweeps").outcome == "pass"
+    assert check(report(sweeps=Sweeps(failed=("loads",))), "failed_sweeps").outcome == "fail"
+    assert "failed_sweeps" not in default_budget(report()).of("wasm-q4")
 
 
 def test_the_original_has_only_some_figures() -> None:

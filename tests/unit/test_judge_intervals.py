@@ -54,12 +54,20 @@ def test_the_interval_is_students() -> None:
     assert (low, high) == pytest.approx((20 * math.exp(-0.01 * t), 20 * math.exp(0.01 * t)))
 
 
-def test_a_ratios_errors_add_in_quadrature() -> None:
-    old, new = Estimate(20.0, 0.03, 4), Estimate(22.0, 0.04, 5)
+@pytest.mark.parametrize("counts", [(4, 20), (6, 6)])
+def test_a_ratio_is_known_as_welch_has_it(counts: tuple[int, int]) -> None:
+    logs = [np.random.default_rng(count).normal(3, 0.04, count) for count in counts]
+    old, new = (
+        Estimate(math.exp(each.mean()), float(stats.sem(each)), len(each) - 1) for each in logs
+    )
+    expected = stats.ttest_ind(logs[1], logs[0], equal_var=False).confidence_interval(CONFIDENCE)
     low, high = new.over(old)
-    t = 3.2498355
-    assert (low, high) == pytest.approx((1.1 * math.exp(-0.05 * t), 1.1 * math.exp(0.05 * t)))
+    assert (low, high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
     assert old.over(new) == pytest.approx((1 / high, 1 / low))
+
+
+def test_what_does_not_vary_is_known() -> None:
+    assert Estimate(3.0, 0.0, 4).over(Estimate(2.0, 0.0, 5)) == (1.5, 1.5)
 
 
 def test_tokens_of_one_page_are_no_independent_samples() -> None:
@@ -109,4 +117,19 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
         assert found is not None
         low, high = found.interval()
         misses += not low <= 30 <= high
+    assert misses < 12
+
+
+def test_the_ratio_of_few_pages_to_many_holds_the_truth_as_often_as_it_says() -> None:
+    # As above; pages stop at 4 where a machine is quiet and go on to 20 where it is not.
+    misses = 0
+    for seed in range(300):
+        few, many = (
+            estimate(lognormal(2 * seed + which, pages, 9, 0.03), 0.5)
+            for which, pages in enumerate((6, 20))
+        )
+        assert few is not None
+        assert many is not None
+        low, high = many.over(few)
+        misses += not low <= 1 <= high
     assert misses < 12

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from browser_harness.judge.leaks import growths
-from manifests.sweeps import LeakCycle, LeakSweep
+from browser_harness.judge.metrics import METRICS
+from manifests.sweeps import LeakCycle, LeakSweep, Sweeps
+from tests.unit.reports import wasm_target
 
 MB = 1_000_000
 
@@ -64,3 +66,13 @@ def test_warm_up_is_no_leak() -> None:
 
 def test_fewer_than_four_cycles_tell_nothing() -> None:
     assert growths(sweep([100 * MB] * 5)) == ()
+
+
+def test_too_few_cycles_are_no_proof_of_no_leak() -> None:
+    def read(cycles: int) -> float | None:
+        found = Sweeps(leaks=sweep([100 * MB] * cycles))
+        return METRICS["leaks"].read(wasm_target().model_copy(update={"sweeps": found}))
+
+    # Two of them only warm up.
+    assert read(2 + 3) is None
+    assert read(2 + 4) == 0

@@ -146,6 +146,12 @@ def test_only_time_is_unjudgeable_on_a_software_adapter() -> None:
     }
 
 
+def test_only_samples_have_a_statistic() -> None:
+    whole = {"gpu_time_share", "context_growth", "context_steps"}
+    timed = {name for name, metric in METRICS.items() if metric.speed_like}
+    assert {name for name, metric in METRICS.items() if metric.sampled} == timed - whole
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "written"),
     [

@@ -8,14 +8,17 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from browser_harness.judge import default_budget, judge
 from browser_harness.judge.metrics import METRICS
 from browser_harness.judge.paired import DECODE, paired_comparison, time_ratio
+from browser_harness.report import render, render_html, render_markdown
 from browser_harness.report.glance import glance
 from manifests.budget import Budget
-from manifests.report import Beside, DecodeRun, PagePair, Report
+from manifests.report import Beside, DecodeRun, Failure, PagePair, Report
 from tests.unit.reports import healthy_report
+from tests.unit.test_judge_baseline import with_target
 
 
 def pair(
@@ -124,7 +127,34 @@ def test_the_gate_believes_pages_in_turns_without_a_baseline() -> None:
     assert check.comparison.baseline == pytest.approx(1000 / 17.5)
     same = report(*(pair([10, 12], [12, 10]) for _ in range(4)))
     assert judge(same, budget).checks[0].outcome == "pass"
-    assert default_budget(same).defaults[DECODE].regression == 0.05
+    assert default_budget(same).of("wasm-q4")[DECODE].regression == 0.05
+
+
+def test_turns_that_failed_break_the_limit_that_they_were_for() -> None:
+    whole = report(*DRIFT)
+    failure = Failure(code="page-crashed", sentence="it crashed")
+    changes = {"beside": None, "beside_failure": failure}
+    broken = with_target(whole, **changes)
+    for baseline in (None, with_target(whole, beside=None)):
+        budget = default_budget(broken, against_baseline=baseline is not None)
+        checks = {check.metric: check for check in judge(broken, budget, baseline).checks}
+        assert checks[DECODE].outcome == "fail"
+        assert checks[DECODE].reason == "the pages in turns failed: page-crashed: it crashed"
+        # The report of another day does not stand in for them.
+        assert checks[DECODE].comparison is None
+    console = Console(width=240, force_terminal=False, color_system=None)
+    with console.capture() as printed:
+        console.print(render(broken))
+    for told in (printed.get(), render_markdown(broken), render_html(broken)):
+        assert "in turns" in told
+        assert "it crashed" in told
+
+
+def test_turns_say_nothing_of_the_slowest_tokens() -> None:
+    limit = {"regression": 0.05, "statistic": "p95"}
+    budget = Budget.model_validate({"limits": {"wasm-q4": {DECODE: limit}}})
+    (check,) = judge(report(*DRIFT), budget).checks
+    assert (check.outcome, check.comparison) == ("inconclusive", None)
 
 
 def test_both_runs_are_in_the_table() -> None:

@@ -7,12 +7,12 @@ import pytest
 from browser_harness.judge.figures import figure
 from browser_harness.judge.metrics import METRICS
 from browser_harness.judge.proposal import propose
-from browser_harness.roofline import work_of
+from browser_harness.roofline import gpu_time, work_of
 from browser_harness.speed import decode_run
 from manifests.bundle import Manifest, Range, State, Tensor
 from manifests.page import GenerateResult, GpuCalls
 from manifests.report import DecodeRun, TargetReport
-from manifests.work import Bandwidth, TextYield, Work
+from manifests.work import Bandwidth, GpuPasses, GpuTime, TextYield, Work
 from tests.browser.fake_bundle import write_bundle
 from tests.unit.reports import sample_report, wasm_target
 
@@ -69,6 +69,17 @@ def test_bytes_of_a_token(tmp_path: object) -> None:
     # A head reads every row.
     both = manifest(tmp_path, linear, tied)
     assert work_of(both, "webgpu-q4").weight_bytes == 1024 + 128 + 3200 + 200
+
+
+def test_gpu_time_or_why_there_is_none() -> None:
+    alone = GpuPasses(passes=30, ms=3, full=False), 20.0
+    whole = GpuPasses(passes=90, ms=9, full=False), 50.0
+    assert gpu_time(2, alone, whole) == GpuTime(tokens=2, wall_ms=30, gpu_ms=6, passes=60)
+    too_many = GpuPasses(passes=2048, ms=9, full=True), 50.0
+    told = "2 tokens have more compute passes than the 2048 timed"
+    assert gpu_time(2, alone, too_many) == told
+    untimed = GpuPasses(passes=0, ms=0, full=False)
+    assert gpu_time(2, (untimed, 20.0), (untimed, 50.0)) == "no compute pass was timed"
 
 
 def target(**changes: object) -> TargetReport:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from browser_harness.report.glance import glance
 from exporter.pipeline import export
+from exporter.reference import native
 from exporter.reference.errors import NativeFailed
 from exporter.reference.make import make_reference
-from exporter.reference.native import Job, native_target, time_in_a_process
+from exporter.reference.native import Job, Timed, native_target, time_in_a_process
 from manifests.bundle import read_manifest
+from manifests.progress import silent
 from manifests.reference import Engine, NativeSpeed, PrefillSpeed, Speed
 from manifests.report import ReferenceSummary
-from targets import find_targets
+from targets import TARGETS, find_targets
 from tests.decoder import Decoder
 from tests.families import Tiny, write_family
 from tests.unit.reports import sample_report
@@ -82,6 +85,23 @@ def test_the_graph_for_the_cpu_is_taken_where_there_is_one(bundle: Path) -> None
     assert native_target(only) == "webgpu-q4"
 
 
+@pytest.mark.parametrize("target", ["wasm-q4", "webgpu-q4f16"])
+def test_the_speed_is_told_with_the_graph_s_own_floats(
+    target: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype = TARGETS[target].activation_dtype
+    manifest = read_manifest(bundle)
+    entry = manifest.targets["webgpu-q4"].model_copy(update={"activation_dtype": dtype})
+    only = manifest.model_copy(update={"targets": {target: entry}})
+    timed = Timed(load_ms=1, prefill_ms=((1.0,),), decode_ms=(1.0,), peak_bytes=1, tokens=(1, 2))
+    monkeypatch.setattr(native, "read_manifest", lambda _: only)
+    monkeypatch.setattr(native, "time_in_a_process", lambda _: timed)
+    found = native.measure_native(
+        bundle, PROMPTS[:1], threads=1, decode_tokens=1, repetitions=1, progress=silent
+    )
+    assert {each.speed.dtype for each in found} == {dtype}
+
+
 def test_a_reference_keeps_every_engines_speed(
     checkpoint: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -136,3 +156,13 @@ def test_native_engines_stand_beside_pytorch_in_the_table() -> None:
     ms = [each for run in inside for each in run.ms[run.warmup :]]
     costs = {row.label: row.cells for row in table.rows}["A token's time over onnxruntime 1.31.1's"]
     assert costs[table.columns.index("wasm-q4")] == f"× {np.median(ms) / 20:.2f}"
+
+
+def test_a_version_that_would_be_markup_is_refused() -> None:
+    report = sample_report()
+    assert report.reference is not None
+    good = {"engine": "onnxruntime", "target": "wasm-q4", "threads": 1}
+    fields = {**good, "speed": report.reference.speed}
+    assert NativeSpeed.model_validate({**fields, "version": "1.31.1+cu12"}).version == "1.31.1+cu12"
+    with pytest.raises(ValidationError, match="version"):
+        NativeSpeed.model_validate({**fields, "version": "[/x]"})

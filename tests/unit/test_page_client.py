@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -55,6 +56,30 @@ def test_another_shape_is_the_page_s_failure(method: str, answer: Any) -> None:
 def test_too_few_or_too_many_answers_are(method: str, answer: Any) -> None:
     with pytest.raises(PageContractBroken, match="answers, wanted 2"):
         _ask(CALLS[method], answer)
+
+
+def _block(rows: int, start: int = 0) -> dict[str, Any]:
+    data = base64.b64encode(bytes(4 * rows * 5)).decode()
+    return {"start": start, "rows": rows, "vocabulary": 5, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (_block(3), "3 rows from 0 on"),
+        (_block(1, start=1), "row 1, expected 0"),
+        ({**_block(2), "vocabulary": 4}, "40 bytes for 2 rows of 4"),
+        (None, "0 rows for 2 tokens"),
+    ],
+)
+def test_rows_that_nobody_asked_for_are_refused(answer: Any, why: str) -> None:
+    async def score(page: MeasurePage) -> list[Any]:
+        return [block async for block in page.score([1, 2], 16)]
+
+    with pytest.raises(PageContractBroken, match=why):
+        _ask(score, answer)
+    [block] = _ask(score, _block(2))
+    assert block.logits.shape == (2, 5)
 
 
 def test_what_fits_is_taken() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import statistics
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -47,7 +48,7 @@ def test_ratios_stand_where_the_environment_is_one(
     rows = [
         row
         for row in csv.DictReader(io.StringIO(out.read_text("utf-8")))
-        if row["metric"] == "decode_tokens_per_second"
+        if row["metric"] == "decode_tokens_per_second" and row["engine"] == "browser"
     ]
     assert [row["report"] for row in rows] == [f"{n}/report.json" for n in ("old", "new", "mac")]
     assert [row["change"] for row in rows] == ["", "regressed", ""]
@@ -57,6 +58,19 @@ def test_ratios_stand_where_the_environment_is_one(
     assert len(document["figures"]) % 3 == 0
     differing = {row["label"] for row in document["environment"] if row["differs"]}
     assert differing == {"machine"}
+
+
+def test_pytorch_stands_beside_the_browser_in_csv(three: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    assert tabwright.call(["compare", three[0], "--csv", str(out)]) == 0
+    rows = csv.DictReader(io.StringIO(out.read_text("utf-8")))
+    found = {row["metric"]: row for row in rows if row["engine"] == "PyTorch"}
+    reference = decodes(30).reference
+    assert reference is not None
+    middle = statistics.median(reference.speed.decode_ms)
+    assert float(found["decode_tokens_per_second"]["value"]) == pytest.approx(1000 / middle)
+    assert float(found["load_warm_ms"]["value"]) == reference.speed.load_ms
+    assert {row["low"] for row in found.values()} == {""}
 
 
 def test_what_differs_is_told_beside_the_numbers(

@@ -121,7 +121,7 @@ async def _run(models: Models, threads: Sequence[int], rounds: int, *, gpu: bool
         async with driver() as playwright:
             adapter: AdapterKind = "none"
             if gpu:
-                adapter = await resolve_adapter(playwright, "auto", executable=None, headless=True)
+                adapter = await resolve_adapter(playwright, "auto", executable=None)
             contest = Contest(playwright, site, models, texts, adapter)
             async with launch(playwright, adapter="none") as session:
                 browser = session.browser

@@ -51,6 +51,7 @@ ROWS: MappingProxyType[str, Row] = MappingProxyType(
             Row("w8a8", "W8A8, SmoothQuant and GPTQ", ("w8a8",), targets=_Q8),
             Row("wanda-w4a16", "Wanda 50 %, then W4A16 (GPTQ)", ("w4a16",), before="wanda"),
             Row("sparsegpt", "SparseGPT 50 %", ("sparsegpt",)),
+            Row("sparsegpt-2-4", "SparseGPT 2:4", ("sparsegpt",), {"mask_structure": "2:4"}),
             Row(
                 "sparsegpt-w4a16",
                 "SparseGPT 50 %, then W4A16 (GPTQ)",

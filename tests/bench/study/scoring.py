@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from browser_harness.client import OBJECT, MeasurePage
 from browser_harness.launch import driver, launch
-from browser_harness.plan import PAGE, block_rows, default_threads
-from browser_harness.serve import StaticServer
+from browser_harness.loads import Served, serve
+from browser_harness.plan import PAGE, PLANS, block_rows, default_threads
 from manifests.agreement import log_softmax
-from manifests.page import LoadRequest
 from manifests.progress import Progress
 from manifests.reference import ScoredText
 from tests.bench.study.rows import Scores
 
 #: Most likely tokens, one a position, by the window's name.
 Top = dict[str, list[int]]
-_SECONDS = 900.0
+_PLAN = replace(PLANS["full"], call_seconds=900.0, load_seconds=900.0)
 
 
 class Tally:
@@ -93,17 +92,13 @@ async def _score(
 ) -> tuple[Tally, str]:
     tally = Tally()
     phase = f"score {target} in the browser"
-    with StaticServer({"/bundle": bundle, "/harness": PAGE}) as site:
+    with serve(bundle, PAGE) as site:
         async with driver() as playwright, launch(playwright, adapter="none") as session:
-            tab = await session.new_tab()
-            await tab.open(f"{site.url}/harness/index.html", OBJECT, seconds=_SECONDS)
-            page = MeasurePage(tab, call_seconds=_SECONDS)
-            request = LoadRequest(
-                manifest_url=f"{site.url}/bundle/manifest.json",
-                target=target,
-                threads=default_threads(),
+            served = Served(
+                site=site, target=target, threads=default_threads(), plan=_PLAN, adapter="none"
             )
-            await page.load(request, seconds=_SECONDS)
+            page = await served.open(session)
+            await served.load(page)
             for done, text in enumerate(windows):
                 progress(phase, done, len(windows))
                 async for block in page.score(text.ids, block_rows(vocabulary)):

