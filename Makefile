@@ -55,7 +55,7 @@ bench: setup $(PEERS_READY) ## every runtime in one run of ROUNDS=4, greedy toke
 	$(BIN)/python -m tests.bench.export
 
 .PHONY: gate-power
-gate-power: setup ## false alarms and misses of the gate, an hour and a half: docs/measuring.md
+gate-power: setup ## false alarms and misses of the gate, two and a half hours: docs/measuring.md
 	$(BIN)/python -m tests.bench.gate_power collect build/gate-power
 	$(BIN)/python -m tests.bench.gate_power judge build/gate-power
 
