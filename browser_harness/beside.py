@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from browser_harness.adapters import AdapterMissing
-from browser_harness.client import MeasurePage
 from browser_harness.judge.figures import precision
 from browser_harness.judge.paired import time_ratio
 from browser_harness.launch import Session, driver, launch
@@ -223,13 +222,6 @@ async def _take_turns(
     return tuple(pairs)
 
 
-async def _page(side: Served, browser: Session) -> MeasurePage:
-    """A fresh page of ``browser`` that has loaded the target."""
-    page = await side.open(browser)
-    await side.load(page)
-    return page
-
-
 def _turns() -> Iterator[int]:
     started, turns = time.monotonic(), 0
     while turns < _LEAST_TURNS or time.monotonic() - started < PAIR_SECONDS:
@@ -250,7 +242,7 @@ async def _pair(
     """
     first = number // 2 % 2
     pages = await asyncio.gather(
-        *(_page(side, browsers[(which + number) % 2]) for which, side in enumerate(sides))
+        *(side.loaded(browsers[(which + number) % 2]) for which, side in enumerate(sides))
     )
     prompt = await Prompts().take(pages[0], plan.first_prompt)
     runs: tuple[list[DecodeRun], list[DecodeRun]] = ([], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,6 @@ class Session:
     profile: Path
     _context: BrowserContext
     _crashes: Crashes
-    _pages: list[Page] = field(default_factory=list)
 
     async def new_tab(self, *, seconds: float = 30.0) -> Tab:
         """Open an empty page.
@@ -76,11 +75,9 @@ class Session:
         """
         try:
             async with asyncio.timeout(seconds):
-                page = await self._context.new_page()
+                return Tab(await self._context.new_page(), self._crashes)
         except Exception:  # noqa: BLE001 - a killed driver raises a bare Exception
             raise BrowserDied("opening a page") from None
-        self._pages.append(page)
-        return Tab(page, self._crashes)
 
     async def close_tabs(self) -> None:
         """Close the pages that were left open; one that does not let go loses its renderer."""
@@ -95,7 +92,8 @@ class Session:
             await _within(_CLOSE_SECONDS, page.close())
 
     def _left(self) -> list[Page]:
-        return [page for page in self._pages if not page.is_closed()]
+        # The first one came with the browser, and is never used.
+        return self._context.pages[1:]
 
 
 @asynccontextmanager

@@ -84,6 +84,12 @@ class Served:
             raise AdapterMissing("hardware")
         return result
 
+    async def loaded(self, session: Session) -> MeasurePage:
+        """A fresh page that has loaded the target."""
+        page = await self.open(session)
+        await self.load(page)
+        return page
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Served):

@@ -7,7 +7,7 @@ from math import prod
 from browser_harness.client import MeasurePage
 from browser_harness.job import Job
 from browser_harness.launch import Session
-from browser_harness.loads import Loaded, leave, load
+from browser_harness.loads import Bench, Loaded, leave, load
 from browser_harness.serve import StaticServer
 from browser_harness.tab import Tab
 from browser_harness.watch import Watch
@@ -31,9 +31,10 @@ async def add_roofline(
         return report
     found: dict[str, object] = {"work": work_of(job.manifest, job.name)}
     notes = list(report.notes)
+    bench = job.bench(session, site, Watch(session.profile), console=[])
     for name, take in (("bandwidth", _bandwidth), ("gpu_time", _gpu_time)):
         try:
-            taken = await take(session, site, job, report)
+            taken = await take(bench, job, report)
         except TabwrightError as error:
             taken = f"{error.code}: {error}"
             await session.close_tabs()
@@ -44,10 +45,8 @@ async def add_roofline(
     return report.model_copy(update={**found, "notes": tuple(notes)})
 
 
-async def _bandwidth(
-    session: Session, site: StaticServer, job: Job, report: TargetReport
-) -> Bandwidth:
-    page = await job.bench(session, site, Watch(session.profile), []).open(session)
+async def _bandwidth(bench: Bench, job: Job, report: TargetReport) -> Bandwidth:
+    page = await bench.open(bench.session)
     on_gpu = report.execution_provider == "webgpu"
     found = await page.bandwidth(
         on_gpu=on_gpu, size=job.plan.bandwidth_bytes, threads=report.threads
@@ -56,16 +55,13 @@ async def _bandwidth(
     return found
 
 
-async def _gpu_time(
-    session: Session, site: StaticServer, job: Job, report: TargetReport
-) -> GpuTime | str | None:
+async def _gpu_time(bench: Bench, job: Job, report: TargetReport) -> GpuTime | str | None:
     """Why there is none, or ``None`` on a CPU and where the plan has none."""
     plan, adapter = job.plan, report.adapter
     if adapter is None or not plan.gpu_time_tokens:
         return None
     if "timestamp-query" not in adapter.features:
         return "the adapter has no timestamp-query"
-    bench = job.bench(session, site, Watch(session.profile), [])
 
     async def start(tab: Tab) -> None:
         await MeasurePage(tab, call_seconds=plan.call_seconds).time_gpu()

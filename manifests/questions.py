@@ -8,7 +8,6 @@ what is written here.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from manifests.base import Real, Schema
 from manifests.bundle import Sha256
 from manifests.errors import BadInput, NotFound
+from manifests.json_text import parse_line
 
 LETTERS = "ABCDEFGHIJ"
 _OPTIONS = tuple(f"Option {number}" for number in range(1, 6))
@@ -171,9 +171,7 @@ LAYOUTS: MappingProxyType[str, Layout] = MappingProxyType(
 
 def _question(path: Path, line: int, text: bytes) -> Question:
     try:
-        row = json.loads(text)
-        # Raises for half of a surrogate pair, which is no text to a tokenizer.
-        json.dumps(row, ensure_ascii=False).encode()
+        row = parse_line(text)
     except (ValueError, RecursionError) as error:
         raise QuestionInvalid(path, line, f"not JSON: {error}") from None
     if not isinstance(row, dict):

@@ -84,6 +84,4 @@ async def _loaded(
                     plan=options.plan_for(adapter, on_gpu=on_gpu),
                     adapter=adapter,
                 )
-                page = await served.open(session)
-                await served.load(page)
-                yield page
+                yield await served.loaded(session)

@@ -11,7 +11,7 @@ from browser_harness.judge.figures import figure as judged_figure
 from browser_harness.judge.figures import noise
 from browser_harness.judge.intervals import CONFIDENCE
 from browser_harness.judge.metrics import METRICS, perplexity_ratio
-from browser_harness.judge.paired import time_ratio
+from browser_harness.judge.paired import DECODE, time_ratio
 from browser_harness.judge.statistics import Summary, judged, per_second, summarise
 from browser_harness.judge.units import show, show_round
 from manifests.agreement import Agreement
@@ -29,7 +29,6 @@ from manifests.report import (
 
 #: What stands where there is no figure.
 NONE = "–"
-DECODE = "decode_tokens_per_second"
 PYTORCH = "PyTorch"
 
 

@@ -11,6 +11,8 @@ import json
 from math import isfinite
 from typing import Any, NoReturn
 
+from manifests.json_text import refuse_half_pairs
+
 #: Entries of 70,000 tensors; a value takes some 100 bytes of memory and a microsecond.
 MAX_VALUES = 1 << 19
 #: A character takes up to four bytes of memory.
@@ -35,8 +37,7 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if b"\\ud" in data or b"\\uD" in data:
-        # Raises for half of a surrogate pair, which no file in UTF-8 can hold.
-        json.dumps(value, ensure_ascii=False).encode()
+        refuse_half_pairs(value)
     return value
 
 

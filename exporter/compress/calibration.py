@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 from exporter.compress.errors import BadCalibration, TooLittleText
 from exporter.compress.recipes import Settings
 from manifests.base import Schema
+from manifests.json_text import parse_line
 
 #: Short paragraphs written for this purpose, English and Arabic.
 PACKAGE_SET = Path(__file__).with_name("calibration.jsonl")
@@ -110,9 +110,7 @@ def _texts(path: Path, raw: bytes) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-            # Raises for half of a surrogate pair, which is no text to a tokenizer.
-            json.dumps(entry, ensure_ascii=False).encode()
+            entry = parse_line(line)
         except (ValueError, RecursionError):
             raise BadCalibration(path, f"line {number} is not JSON") from None
         text = entry.get("text") if isinstance(entry, dict) else None

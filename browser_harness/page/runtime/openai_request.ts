@@ -2,6 +2,7 @@ import type { GenerateOptions, Model } from "./api.ts";
 import { checkCount } from "./counts.ts";
 import { TabwrightError } from "./errors.ts";
 import type { JsonSchema } from "./grammar.ts";
+import { checkTexts } from "./stops.ts";
 import type { Message } from "./tokenizer.ts";
 
 /** How an answer is to be written. */
@@ -88,7 +89,7 @@ export function checkRequest(model: Model, request: ChatRequest): void {
     if (typeof (request[field] ?? false) !== "boolean") refuse(`'${field}' must be true or false`);
   }
   const stops = [request.stop ?? []].flat();
-  if (!stops.every((text) => typeof text === "string")) refuse("'stop' must be text, or a list of texts");
+  checkTexts(stops);
   if (stops.length > MOST_STOPS) refuse(`'stop' has ${stops.length} texts; ${MOST_STOPS} are allowed`);
   const top = request.top_logprobs ?? 0;
   if (!Number.isInteger(top) || top < 0 || top > MOST_TOP_LOGPROBS) {

@@ -7,9 +7,7 @@ export class Stops<Item extends { readonly text: string }> {
 
   /** @throws TabwrightError `bad-input` where one of `texts` is empty or no text. */
   constructor(texts: readonly string[]) {
-    if (!texts.every((text) => typeof text === "string")) {
-      throw new TabwrightError("bad-input", "'stop' must be text, or a list of texts");
-    }
+    checkTexts(texts);
     if (texts.includes("")) throw new TabwrightError("bad-input", "an empty text in 'stop' would end every answer");
     this.#texts = texts;
   }
@@ -53,4 +51,10 @@ export class Stops<Item extends { readonly text: string }> {
     const after = this.#held.findIndex(({ text }) => (end += text.length) > length);
     return after < 0 ? this.#held.length : after;
   }
+}
+
+/** @throws TabwrightError `bad-input` where one of `stops` is no text, as pages without types may give. */
+export function checkTexts(stops: readonly unknown[]): void {
+  if (stops.every((text) => typeof text === "string")) return;
+  throw new TabwrightError("bad-input", "'stop' must be text, or a list of texts");
 }

@@ -97,8 +97,7 @@ async def _score(
             served = Served(
                 site=site, target=target, threads=default_threads(), plan=_PLAN, adapter="none"
             )
-            page = await served.open(session)
-            await served.load(page)
+            page = await served.loaded(session)
             for done, text in enumerate(windows):
                 progress(phase, done, len(windows))
                 async for block in page.score(text.ids, block_rows(vocabulary)):
