@@ -116,6 +116,7 @@ class GenaiDecoder:
         config.overlay(json.dumps({"model": {"decoder": decoder}}))
         self._model = genai.Model(config)
         self._generator: Any = None
+        self._last = 0
 
     def start(self, ids: tuple[int, ...]) -> int:
         """See :class:`Decoder`."""
@@ -126,8 +127,12 @@ class GenaiDecoder:
 
     def next(self) -> int:
         """See :class:`Decoder`."""
+        if self._generator.is_done():
+            # After a token that ends a text it goes on only when given that token.
+            self._generator.append_tokens([self._last])
         self._generator.generate_next_token()
-        return int(self._generator.get_next_tokens()[0])
+        self._last = int(self._generator.get_next_tokens()[0])
+        return self._last
 
 
 _DECODERS: MappingProxyType[Engine, type[OrtDecoder | GenaiDecoder]] = MappingProxyType(

@@ -71,6 +71,17 @@ def test_an_engines_tokens_are_the_graphs(engine: Engine, target: str, bundle: P
     assert 30e6 < timed.peak_bytes < 400e6
 
 
+def test_a_token_that_ends_a_text_ends_no_timing(bundle: Path, tmp_path: Path) -> None:
+    wanted = time_in_a_process(_job(bundle, "onnxruntime", "wasm-q4")).tokens
+    ending = shutil.copytree(bundle, tmp_path / "ending")
+    config = ending / "genai_config.json"
+    told = json.loads(config.read_text("utf-8"))
+    told["model"]["eos_token_id"] = [wanted[2]]
+    config.write_text(json.dumps(told), "utf-8")
+    timed = time_in_a_process(_job(ending, "onnxruntime-genai", "wasm-q4"))
+    assert timed.tokens == wanted
+
+
 def test_a_bundle_that_an_engine_refuses_is_told(bundle: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(bundle, tmp_path / "broken")
     (broken / "onnx" / "model_q4_wasm.onnx").write_bytes(b"no graph")
