@@ -36,9 +36,11 @@ demo: setup ## export a real model, run it in Chromium, judge it: build/demo
 	$(BIN)/tabwright run "$$checkpoint" --target webgpu-q4 --target wasm-q4 \
 	  --budget browser_harness/judge/example.toml -o $(DEMO) --force
 
-.PHONY: test
-test: setup $(PEERS_READY) ## every test, real Chromium included
+.PHONY: test test-python test-page
+test: test-python test-page ## every test, real Chromium included
+test-python: setup $(PEERS_READY)
 	$(BIN)/pytest
+test-page: setup
 	npm --prefix $(PAGE) test
 
 .PHONY: fuzz

@@ -7,6 +7,7 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
+import asc from "assemblyscript/asc";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -29,10 +30,13 @@ const common = {
   logLevel: "warning",
   // Without this condition onnxruntime-web embeds its glue code, which could not be verified.
   conditions: ["onnxruntime-web-use-extern-wasm"],
+  loader: { ".wasm": "binary" },
 };
 
 await rm(dist, { recursive: true, force: true });
 await mkdir(join(bundle, "runtime"), { recursive: true });
+
+await assemble("dequantise");
 
 await build({ ...common, entryPoints: ["runtime/index.ts"], outfile: join(bundle, "runtime/tabwright.js") });
 // With a runtime of its own, since an import of the shipped one cannot be pinned without an inline
@@ -58,6 +62,17 @@ const written = (await readdir(bundle, { recursive: true, withFileTypes: true })
   .filter((entry) => entry.isFile())
   .map((entry) => relative(bundle, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
 if (written.sort().join() !== shipped) throw new Error(`page_files.json lists ${shipped}; there are ${written}`);
+
+/** Compiles a kernel to WebAssembly: dist/kernel. */
+async function assemble(name) {
+  const { error, stderr } = await asc.main([
+    join(here, `kernel/${name}.ts`),
+    ...["--outFile", join(dist, `kernel/${name}.wasm`)],
+    ...["--runtime", "stub", "--enable", "simd", "-O3", "--noAssert"],
+  ]);
+  const said = stderr.toString();
+  if (error || said) throw new Error(`kernel/${name}.ts: ${said || error}`);
+}
 
 /** Declarations of what tabwright.js exports, each module's in a file of its own; gives their paths. */
 async function writeTypes() {

@@ -1,16 +1,13 @@
-"""Products over float weights that onnxruntime makes from codes while it loads.
+"""Products over float weights that are made from codes at load.
 
-Its session first folds every DequantizeLinear, then packs the weights for its products one
-after the other, freeing what it packed.  What is freed is a little too small for a packed
-weight of the same size, so the largest weights always go to the end of the heap, which never
-shrinks.  Hence a head is cut into pieces that fit where the linears were, and each weight is
-folded next to its product, in the order of packing.  docs/decisions/0020 has the figures.
+Whoever runs the graph may fold every DequantizeLinear as onnxruntime does, or make the floats
+itself where they stay, as our page does (decision 0033).  Either holds a weight's codes besides
+while it makes its floats, so a head, which is many times a linear's size, is cut into pieces.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import onnx_ir as ir
 
@@ -21,12 +18,10 @@ from manifests.bundle import Range
 
 _CODES = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 _FLOAT_BYTES = 4
-#: Rows of a piece: a multiple of what onnxruntime packs together, and of whole bytes of codes.
+#: Rows of a piece are a multiple of what products work on together, and of whole bytes of codes.
 _ROWS_TOGETHER = 16
-#: What alignment and bookkeeping take of a freed weight, generously.
-_LOST_BYTES = 4096
-#: A head of many small pieces would cost more time than the heap is worth.
-SMALLEST_PIECE_BYTES = 1 << 20
+#: Floats of a piece.
+PIECE_BYTES = 8 << 20
 
 
 def folded_product(
@@ -37,7 +32,7 @@ def folded_product(
     FusedMatMul takes the weight as [N, K]; a Transpose would be folded into a second copy.
     """
     rows, _ = matrix.shape
-    step = rows if matrix.role == "linear" else _piece_rows(matrix, store)
+    step = rows if matrix.role == "linear" else _piece_rows(matrix)
     nodes: list[ir.Node] = []
     parts: list[ir.Value] = []
     for start in range(0, rows, step):
@@ -73,15 +68,9 @@ class _Piece:
         return Range(file=place.file, offset=offset, length=length)
 
 
-def _piece_rows(matrix: Matrix, store: StoredWeights) -> int:
-    """Rows of ``matrix`` that take a little less than the largest linear, as floats."""
-    rows, columns = matrix.shape
-    linears = [prod(other.shape) for other in store.matrices if other.role == "linear"]
-    largest = _FLOAT_BYTES * max(linears, default=0)
-    if _FLOAT_BYTES * rows * columns <= largest:
-        return rows
-    room = max(SMALLEST_PIECE_BYTES, largest - _LOST_BYTES)
-    fitting = room // (_FLOAT_BYTES * columns)
+def _piece_rows(matrix: Matrix) -> int:
+    """Rows of ``matrix`` that take ``PIECE_BYTES`` as floats, about."""
+    fitting = PIECE_BYTES // (_FLOAT_BYTES * matrix.shape[1])
     return max(_ROWS_TOGETHER, fitting - fitting % _ROWS_TOGETHER)
 
 

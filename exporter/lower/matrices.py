@@ -150,7 +150,7 @@ def _gather_block_quantized(site: Site) -> list[ir.Node]:
 
 
 def _folded_matmul(site: Site) -> list[ir.Node]:
-    """A float product over weights that onnxruntime folds while it loads."""
+    """A float product over weights that are made floats at load."""
     return folded_product(site.graph, site.matrix, site.store, site.source)
 
 

@@ -1,8 +1,8 @@
 """Gathers an embedding's codes and makes floats of the few rows that a step wants.
 
 The CPU of onnxruntime-web's JSPI build has no GatherBlockQuantized.  Gathering from floats
-that were folded at load would hold 4 bytes a value for rows that are hardly ever read, and
-a tied head keeps a second copy of them, packed for its product.
+that were made at load would hold 4 bytes a value for rows that are hardly ever read, and
+a tied head's lie the other way round, for its product.
 """
 
 from __future__ import annotations

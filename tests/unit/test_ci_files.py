@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,47 @@ def test_the_action_measures_beside_a_bundle_that_is_there(folder: Path) -> None
     (folder / "released").mkdir()
     action(folder, decodes(30), bundle="b", beside="released")
     assert (folder / "asked.txt").read_text().endswith("--beside released")
+
+
+#: What both files hand on to 'measure', and what becomes of it.
+CHOICES = {"targets": "wasm-q4 webgpu-q4", "threads": "2", "tasks": "questions.jsonl"}
+OPTIONS = "--target wasm-q4 --target webgpu-q4 --threads 2 --tasks questions.jsonl"
+
+
+def test_targets_threads_and_tasks_are_handed_on(folder: Path) -> None:
+    def asked() -> str:
+        return (folder / "asked.txt").read_text().partition("report.json")[2].strip()
+
+    action(folder, decodes(30), bundle="b")
+    assert asked() == ""
+    action(folder, decodes(30), bundle="b", **CHOICES)
+    assert asked() == OPTIONS
+    job = document("gitlab.yml")[".tabwright"]
+    script = "\n".join(job["script"])
+    bash(folder, script, job["variables"])
+    assert asked() == ""
+    given = {name.upper(): value for name, value in CHOICES.items()}
+    bash(folder, script, {**job["variables"], **given})
+    assert asked() == OPTIONS
+
+
+def test_the_gitlab_cache_is_written_by_the_default_branch_only() -> None:
+    job = document("gitlab.yml")[".tabwright"]
+    assert job["cache"]["policy"] == "$CACHE_POLICY"
+    assert job["variables"]["CACHE_POLICY"] == "pull"
+    first, *others = job["rules"]
+    assert first == {
+        "if": "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH",
+        "variables": {"CACHE_POLICY": "pull-push"},
+    }
+    assert all("variables" not in rule for rule in others)
+
+
+def test_the_wheel_holds_the_ci_files() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["browser_harness"]
+    packed = {path for pattern in patterns for path in CI.parent.glob(pattern)}
+    assert set(CI.iterdir()) <= packed
 
 
 def test_the_gitlab_job_keeps_its_baseline(folder: Path) -> None:

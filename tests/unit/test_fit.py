@@ -67,14 +67,23 @@ def test_on_a_gpu_the_cache_grows_in_whole_steps(manifest: Manifest) -> None:
     assert predict(plain, "webgpu-q4", 100).states == 2 * 100 * 1536
 
 
-def test_on_a_cpu_floats_codes_and_the_largest_matrix(manifest: Manifest) -> None:
+def test_on_a_cpu_floats_instead_of_codes(manifest: Manifest) -> None:
     need = predict(manifest, "wasm-q4", 1000)
-    # Floats of the linear, everything as it is stored, and the largest floats once more.
-    assert need.weights == 4 * 64 * 32 + (100 + 128 + 128) + 4 * 64 * 32
+    # Floats of the linear; the norm as it is stored.
+    assert need.weights == 4 * 64 * 32 + 128
     assert need.states == 2 * 1000 * 1536
     # 128 positions are fed at once.
     assert need.activations == 2 * 128 * 64 * 4 + 8 * 4
     assert need.total == need.weights + need.states + need.activations + 50 * MIB
+
+
+def test_on_a_cpu_a_tied_head_is_there_twice(manifest: Manifest) -> None:
+    weights = manifest.weights["q4"]
+    linear, norm = weights.tensors
+    tied = linear.model_copy(update={"role": "tied"})
+    both = weights.model_copy(update={"tensors": (tied, norm)})
+    need = predict(manifest.model_copy(update={"weights": {"q4": both}}), "wasm-q4", 1000)
+    assert need.weights == 4 * 64 * 32 + 100 + 128 + 128
 
 
 def test_on_a_cpu_what_is_not_folded_stays_codes(manifest: Manifest) -> None:

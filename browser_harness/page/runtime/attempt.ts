@@ -80,10 +80,11 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     const start = performance.now();
     await startOrt();
     const shards = shardBlobs(manifest, entry, files);
-    const parts = { entry, facts: manifest.model, gpu, file: (path: string) => fileAt(files, path), shards };
+    const file = (path: string) => fileAt(files, path);
+    const parts = { entry, facts: manifest.model, gpu, file, shards, signal: common.signal, notes };
     const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);
     opened = await openLoop(way.loop, parts, chunks, common.memory);
-    throwIfAborted(common.signal); // ONNX Runtime cannot be stopped meanwhile.
+    throwIfAborted(common.signal); // ONNX Runtime cannot be stopped while it makes a session.
     const checking = performance.now();
     onProgress({ phase: "check", ...told });
     const check = await checkLogits(way, opened, files, gpu, common);
@@ -125,7 +126,7 @@ function shardBlobs(
   manifest: Manifest,
   entry: TargetEntry,
   files: Files,
-): Map<string, Blob> {
+): Map<string, SteadyBlob> {
   return new Map(
     shardsOf(manifest, entry).map((path) => {
       const location = path.slice(path.lastIndexOf("/") + 1);

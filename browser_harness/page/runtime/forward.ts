@@ -1,5 +1,5 @@
 import { reason, TabwrightError } from "./errors.ts";
-import type { Runner, Value } from "./heap.ts";
+import type { Runner, Value } from "./heap_session.ts";
 import type { Loss } from "./loss.ts";
 import { ort } from "./ort.ts";
 import type { State } from "./schema.ts";

@@ -4,12 +4,13 @@ import { checkCount } from "./counts.ts";
 import type { Gpu } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
-import { HeapSession } from "./heap.ts";
+import { openHeapSession } from "./heap_session.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
-import { createSession, type ort } from "./ort.ts";
+import { createSession } from "./ort.ts";
 import { Resident } from "./resident.ts";
 import { ResidentLoop } from "./resident_loop.ts";
 import type { Model as ModelFacts, TargetEntry } from "./schema.ts";
+import type { SteadyBlob } from "./steady.ts";
 
 /** Tokens per prefill step; SwiftShader computes longer ones wrongly. */
 const PREFILL = {
@@ -46,14 +47,17 @@ export interface Parts {
   /** The file at a path of the bundle. */
   readonly file: (path: string) => Blob;
   /** Shards by the location that the graphs name. */
-  readonly shards: ReadonlyMap<string, Blob>;
+  readonly shards: ReadonlyMap<string, SteadyBlob>;
+  readonly signal: AbortSignal | undefined;
+  /** Receives a sentence for whatever could not be done as it should be. */
+  readonly notes: string[];
 }
 
 /** A loop, and the session that it runs. */
 export interface OpenLoop {
   readonly kind: LoopKind;
   readonly loop: Loop;
-  readonly session: ort.InferenceSession;
+  readonly session: { release(): Promise<void> };
 }
 
 /**
@@ -77,19 +81,19 @@ export async function openLoop(
 }
 
 async function openPlain(
-  { entry, gpu, file, shards }: Parts,
+  { entry, gpu, file, shards, signal, notes }: Parts,
   [chunk]: PrefillSizes,
   { budgetBytes }: CacheMemory,
 ): Promise<OpenLoop> {
   // The last step of a prompt is not padded here.
   const most = positionsWithin(budgetBytes, bytesPerPosition(entry.states), 1);
   const states = entry.states.map(({ output }) => output);
-  const session = await createSession({ graph: file(entry.graph), shards }, gpu?.device, entry.session_config, {
-    gpuOutputs: states,
-  });
+  const files = { graph: await bytesOf(file(entry.graph)), shards };
+  const session = gpu
+    ? await createSession(files, gpu.device, entry.session_config, { gpuOutputs: states })
+    : await openHeapSession(files, entry.session_config, states, signal, notes);
   try {
-    const runner = gpu ? session : new HeapSession(session, states);
-    const loop = new PlainLoop(new Forward(runner, entry.states, gpu?.loss), chunk, most);
+    const loop = new PlainLoop(new Forward(session, entry.states, gpu?.loss), chunk, most);
     return { kind: "plain", loop, session };
   } catch (error) {
     await session.release();
@@ -106,7 +110,7 @@ async function openResident(
 ): Promise<OpenLoop> {
   const { entry, facts, file, shards } = parts;
   const affordable = positionsWithin(budgetBytes, bytesPerPosition(entry.states), chunks.at(-1) as number);
-  const session = await createSession({ graph: file(graph), shards }, gpu.device, entry.session_config, {
+  const session = await createSession({ graph: await bytesOf(file(graph)), shards }, gpu.device, entry.session_config, {
     gpuOutputs: ["logits", "next_ids", ...entry.states.map(({ output }) => output)],
     record: true,
   });
@@ -124,6 +128,10 @@ async function openResident(
     throw error;
   }
   return { kind: "resident", loop, session };
+}
+
+async function bytesOf(file: Blob): Promise<Uint8Array> {
+  return new Uint8Array(await file.arrayBuffer());
 }
 
 export type PrefillSizes = readonly [number, ...number[]];

@@ -72,9 +72,10 @@ export interface SessionUse {
   readonly record?: boolean;
 }
 
-/** What {@link createSession} needs of a target, as blobs. */
+/** What {@link createSession} needs of a target. */
 export interface SessionFiles {
-  readonly graph: Blob;
+  /** A ModelProto. */
+  readonly graph: Uint8Array;
   /** Shards by the location that the graph names: the bare file name. */
   readonly shards: ReadonlyMap<string, Blob>;
 }
@@ -89,7 +90,7 @@ export async function createSession(
   files: SessionFiles,
   device: GPUDevice | undefined,
   sessionConfig: Readonly<Record<string, string>>,
-  use: SessionUse,
+  use: SessionUse = { gpuOutputs: [] },
 ): Promise<ort.InferenceSession> {
   const options: ort.InferenceSession.SessionOptions = {
     executionProviders: [device ? { name: "webgpu", device } : "wasm"],
@@ -103,8 +104,7 @@ export async function createSession(
     );
   }
   try {
-    const graph = new Uint8Array(await files.graph.arrayBuffer());
-    return await ort.InferenceSession.create(graph, use.record ? withRecording(options) : options);
+    return await ort.InferenceSession.create(files.graph, use.record ? withRecording(options) : options);
   } catch (error) {
     throw new TabwrightError("session-failed", `ONNX Runtime refused the graph: ${reason(error)}`, error);
   }

@@ -21,6 +21,20 @@ class Windows {
     return new Uint8Array(window, offset, Math.min(stop - start, window.byteLength - offset));
   }
 
+  /**
+   * The bytes from `start` to `stop`, window by window.
+   *
+   * @throws RangeError when the blob ends before `stop`.
+   */
+  async *pieces(start: number, stop: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
+    if (stop > this.source.size) throw new RangeError(`bytes up to ${stop} of a file of ${this.source.size}`);
+    for (let at = start; at < stop; ) {
+      const piece = await this.read(at, stop);
+      yield piece;
+      at += piece.length;
+    }
+  }
+
   #window(number: number): Promise<ArrayBuffer> {
     const window =
       this.#kept.get(number) ?? this.source.slice(number * WINDOW, (number + 1) * WINDOW).arrayBuffer();
@@ -43,6 +57,15 @@ export class SteadyBlob extends Blob {
   constructor(parts: readonly BlobPart[]) {
     super([...parts]);
     this.#windows = new Windows(new Blob([...parts]));
+  }
+
+  /**
+   * The bytes from `start` to `stop`, in pieces.
+   *
+   * @throws RangeError, at the first piece, when the blob ends before `stop`.
+   */
+  pieces(start: number, stop: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
+    return this.#windows.pieces(start, stop);
   }
 
   override slice(start = 0, end = this.size): Blob {
@@ -72,14 +95,12 @@ class Slice {
   }
 
   stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    const stop = this.#start + this.size;
-    let at = this.#start;
+    const pieces = this.#windows.pieces(this.#start, this.#start + this.size);
     return new ReadableStream({
       pull: async (controller) => {
-        if (at >= stop) return controller.close();
-        const piece = await this.#windows.read(at, stop);
-        at += piece.length;
-        controller.enqueue(piece);
+        const { value } = await pieces.next();
+        if (value) controller.enqueue(value);
+        else controller.close();
       },
     });
   }

@@ -46,10 +46,8 @@ export interface TargetChoice {
 const GIB = 2 ** 30;
 /** Browsers tell of no more memory than this, so that devices are harder to tell apart. */
 const TOLD_AT_MOST = 8 * GIB;
-/** wasm32's address space, less what ONNX Runtime and its code take. */
+/** wasm32's address space, less what ONNX Runtime takes and by how much its heap grows too far. */
 const HEAP_BYTES = 4 * GIB - 256 * 2 ** 20;
-/** The WASM heap while floats are unfolded, over the floats: 6.5 bytes a parameter, measured. */
-const HEAP_OVERHEAD = 1.6;
 /** Positions whose states are counted as needed. */
 const POSITIONS = 2048;
 
@@ -132,7 +130,8 @@ function tooLarge(
   { weightBytes, cacheBytes }: Predicted,
   { memoryBytes }: Means,
 ): TabwrightError | undefined {
-  const needed = (gpu ? 1 : HEAP_OVERHEAD) * weightBytes + cacheBytes;
+  // On the CPU a step's old cache and its new one are there together.
+  const needed = weightBytes + (gpu ? 1 : 2) * cacheBytes;
   const refuse = (room: number, whose: string) =>
     new TabwrightError(
       "memory-too-small",

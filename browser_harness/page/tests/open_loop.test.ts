@@ -32,6 +32,8 @@ function parts(...states: State[]): Parts {
     gpu: { device: {}, loss: new Loss(new Promise(() => undefined)) } as unknown as Gpu,
     file: () => new Blob([]),
     shards: new Map(),
+    signal: undefined,
+    notes: [],
   } as unknown as Parts;
 }
 

@@ -36,6 +36,19 @@ test("a window is read once for all the weights in it, and a slice costs no blob
   cut.mockRestore();
 });
 
+test("pieces end where they should, and a blob that is too short is told", async () => {
+  const blob = new SteadyBlob([bytesOf(100)]);
+  const all = async (start: number, stop: number) => {
+    const found: number[] = [];
+    for await (const piece of blob.pieces(start, stop)) found.push(...piece);
+    return found;
+  };
+  expect(await all(90, 100)).toEqual([...bytesOf(100)].slice(90));
+  expect(await all(100, 100)).toEqual([]);
+  await expect(all(90, 101)).rejects.toThrow(RangeError);
+  await expect(all(200, 300)).rejects.toThrow(RangeError);
+});
+
 test("nobody gets the reader that hangs", () => {
   expect(() => new SteadyBlob([bytesOf(8)]).stream().getReader({ mode: "byob" })).toThrow(TypeError);
 });

@@ -14,8 +14,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,18 +66,27 @@ def _result(subject: Subject, row: Row) -> Result:
             failure=f"{code}: {error}",
             seconds=time.monotonic() - started,
         )
+    found_here = {"date": datetime.now(UTC).date(), **_run()}
+    result = result.model_copy(update=found_here)
     subject.keep(row, result)
     gc.collect()
     return result
 
 
+def _run() -> dict[str, Any]:
+    """The machine and the packages of this run."""
+    machine = describe_machine()
+    return {
+        "machine": f"{machine.cpu}, {machine.cores} cores",
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+
+
 def _study(subjects: Sequence[Subject]) -> Study:
     """What is known so far."""
-    machine = describe_machine()
     found = [subject.result(row) for subject in subjects for row in ROWS.values()]
     return Study(
-        machine=f"{machine.cpu}, {machine.cores} cores",
-        versions={package: version(package) for package in _PACKAGES},
+        **_run(),
         windows={
             subject.name: dict(Counter(text.language for text in subject.windows))
             for subject in subjects

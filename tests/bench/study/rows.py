@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -76,7 +77,7 @@ class Scores(Schema):
 
 
 class InBrowser(Scores):
-    """A target's scores in ``browser``, and the bytes that a visitor downloads for it."""
+    """A target's scores in ``browser``, and the sizes in the manifest that a load of it adds up."""
 
     download_bytes: int
     browser: str
@@ -94,12 +95,16 @@ class Proof(Schema):
 class Result(Schema):
     """One row of one model: all of it, or why there is none.
 
-    ``key`` digests what decides it.
+    ``key`` digests what decides it.  ``machine``, ``date`` (of UTC, on which it was there) and
+    ``versions`` (of packages) are of the run that found it; an old row may lack them.
     """
 
     model: str
     row: str
     key: str
+    machine: str | None = None
+    date: dt.date | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
     failure: str | None = None
     weights_bytes: int | None = None
     ratio: float | None = None
@@ -111,7 +116,7 @@ class Result(Schema):
 
 
 class Study(Schema):
-    """Every result there is, and what all of them share."""
+    """Every result there is; ``machine`` and ``versions`` are of the run that wrote it last."""
 
     machine: str
     versions: dict[str, str]
