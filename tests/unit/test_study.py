@@ -47,9 +47,7 @@ def result(row: str, **changes: Any) -> Result:
 
 
 def page(*results: Result) -> str:
-    return render(
-        Study(machine="a machine", versions={"torch": "2"}, windows={}, results=tuple(results))
-    )
+    return render(Study(windows={}, results=tuple(results)))
 
 
 def lines_of(text: str, row: str) -> list[str]:

@@ -14,7 +14,7 @@ class Windows {
   }
 
   /** A view of the bytes from `start` to `stop`, or to the end of the window that `start` is in. */
-  async read(start: number, stop: number): Promise<Uint8Array<ArrayBuffer>> {
+  async #read(start: number, stop: number): Promise<Uint8Array<ArrayBuffer>> {
     const number = Math.floor(start / WINDOW);
     const offset = start - number * WINDOW;
     const window = await this.#window(number);
@@ -29,7 +29,7 @@ class Windows {
   async *pieces(start: number, stop: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
     if (stop > this.source.size) throw new RangeError(`bytes up to ${stop} of a file of ${this.source.size}`);
     for (let at = start; at < stop; ) {
-      const piece = await this.read(at, stop);
+      const piece = await this.#read(at, stop);
       yield piece;
       at += piece.length;
     }

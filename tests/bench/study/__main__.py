@@ -66,17 +66,17 @@ def _result(subject: Subject, row: Row) -> Result:
             failure=f"{code}: {error}",
             seconds=time.monotonic() - started,
         )
-    found_here = {"date": datetime.now(UTC).date(), **_run()}
-    result = result.model_copy(update=found_here)
+    result = result.model_copy(update=_found_here())
     subject.keep(row, result)
     gc.collect()
     return result
 
 
-def _run() -> dict[str, Any]:
-    """The machine and the packages of this run."""
+def _found_here() -> dict[str, Any]:
+    """The day, the machine and the packages of this run."""
     machine = describe_machine()
     return {
+        "date": datetime.now(UTC).date(),
         "machine": f"{machine.cpu}, {machine.cores} cores",
         "versions": {package: version(package) for package in _PACKAGES},
     }
@@ -86,7 +86,6 @@ def _study(subjects: Sequence[Subject]) -> Study:
     """What is known so far."""
     found = [subject.result(row) for subject in subjects for row in ROWS.values()]
     return Study(
-        **_run(),
         windows={
             subject.name: dict(Counter(text.language for text in subject.windows))
             for subject in subjects

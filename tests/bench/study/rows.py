@@ -116,9 +116,7 @@ class Result(Schema):
 
 
 class Study(Schema):
-    """Every result there is; ``machine`` and ``versions`` are of the run that wrote it last."""
+    """Every result there is, and how many windows of each language a model was scored on."""
 
-    machine: str
-    versions: dict[str, str]
     windows: dict[str, dict[str, int]]
     results: tuple[Result, ...]
