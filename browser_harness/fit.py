@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from types import MappingProxyType
 
 from browser_harness.judge.units import show
@@ -38,8 +37,8 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
 
     On a GPU the codes lie as they are stored, scales in the width of the activations.  The cache
     comes in whole steps of its first size where a step writes it in place; elsewhere a step's
-    old one and new one are there together.  On a CPU what is folded lies in the heap as floats, all
-    else as it is stored; the heap itself grows by up to 96 MiB beyond what is needed.
+    old one and new one are there together.  On a CPU the heap itself grows by up to 96 MiB beyond
+    what is needed.
     """
     entry = manifest.targets[target]
     rows = manifest.weights[entry.weights].tensors
@@ -60,14 +59,10 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
             activations=2 * rows_at_once * widest * _width(entry) + logits,
             runtime=0,
         )
-    folded = set(entry.folded)
-    floats = sum(4 * prod(row.shape) for row in rows if row.name in folded)
-    # Of a tied matrix an embedding's rows are gathered as codes.
-    stored = sum(row.stored_bytes for row in rows if row.name not in folded or row.role == "tied")
     return Prediction(
         place="wasm",
         context=context,
-        weights=floats + stored,
+        weights=sum(row.heap_bytes for row in rows),
         states=states,
         activations=2 * min(context, _CHUNK["wasm"]) * widest * 4 + logits,
         runtime=_RUNTIME_HEAP,

@@ -103,26 +103,25 @@ async def _timed(loaded: Loaded, tokens: int) -> tuple[GpuPasses, float]:
 def work_of(manifest: Manifest, target: str) -> Work:
     """What one token reads at the least, from the ledger and the graph's states.
 
-    Codes, scales and zero points are read as they are stored, but for what the target folds
-    into floats when it is loaded.
+    Codes, scales and zero points are read as the device holds them: on a GPU as they are stored.
     """
     entry = manifest.targets[target]
-    folded = set(entry.folded)
+    packed = entry.execution_provider == "wasm"
     rows = manifest.weights[entry.weights].tensors
     positions = [state for state in entry.states if "past_sequence_length" in state.shape]
     fixed = [state for state in entry.states if "past_sequence_length" not in state.shape]
     return Work(
-        weight_bytes=sum(_read_bytes(row, folded=row.name in folded) for row in rows),
+        weight_bytes=sum(_read_bytes(row, packed=packed) for row in rows),
         state_bytes_per_position=sum(_state_bytes(state) for state in positions),
         state_bytes=sum(_state_bytes(state) for state in fixed),
     )
 
 
-def _read_bytes(row: Tensor, *, folded: bool) -> int:
+def _read_bytes(row: Tensor, *, packed: bool) -> int:
     # Of an embedding that is no head as well, one row is read.
     if row.role == "embedding":
         return row.stored_bytes // row.shape[0]
-    return 4 * prod(row.shape) if folded else row.stored_bytes
+    return row.packed_bytes if packed and row.role != "float" else row.stored_bytes
 
 
 def _state_bytes(state: State) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from exporter.checkpoint import Dense, Packed
@@ -12,8 +12,6 @@ from targets import Target
 #: WebGPU's own limits, which every adapter has (W3C WebGPU, section 3.6.2 "Limits").
 _EVERYWHERE = {"maxBufferSize": 256 << 20, "maxStorageBufferBindingSize": 128 << 20}
 _FLOAT = 4
-#: Roles of matrices that products read.
-_MULTIPLIED = frozenset({"linear", "head", "tied"})
 
 
 def needed_limits(target: Target, weights: WeightSet) -> dict[str, int]:
@@ -52,36 +50,8 @@ def stored_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(row.stored_bytes for row in tensors)
 
 
-def products(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The matrices that products read."""
-    return tuple(row for row in tensors if row.role in _MULTIPLIED)
-
-
-def folded(target: Target, tensors: Sequence[Tensor]) -> tuple[str, ...]:
-    """Names of the matrices that ``target`` makes floats of, in the order of ``tensors``.
-
-    As many as its heap has room for, the first ones first.  A product over codes takes about
-    ten times as long there, whichever it is (decision 0020).
-    """
-    if target.heap_bytes is None:
-        return ()
-    room = target.heap_bytes - stored_bytes(tensors)
-    chosen = []
-    for row in products(tensors):
-        room -= _more_as_floats(row)
-        if room < 0:
-            break
-        chosen.append(row.name)
-    return tuple(chosen)
-
-
 def weight_bytes(target: Target, weights: WeightSet) -> int:
-    """Bytes that the weights take in memory: as they are stored, or as floats where folded."""
-    floats = set(folded(target, weights.tensors))
-    stored = stored_bytes(weights.tensors)
-    return stored + sum(_more_as_floats(row) for row in weights.tensors if row.name in floats)
-
-
-def _more_as_floats(row: Tensor) -> int:
-    # A tied matrix is needed as codes as well: its rows are gathered from them.
-    return _FLOAT * prod(row.shape) - (0 if row.role == "tied" else row.stored_bytes)
+    """Bytes that the weights take in memory, once loaded."""
+    if target.execution_provider == "webgpu":
+        return stored_bytes(weights.tensors)
+    return sum(row.heap_bytes for row in weights.tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from exporter.graph.skeleton import reached_context
 from exporter.lower.interface import describe_states
 from exporter.lower.passes import lower
 from exporter.lower.resident import can_be_resident
-from exporter.needs import folded, least_bytes, needed_limits, products, stored_bytes, weight_bytes
+from exporter.needs import least_bytes, needed_limits, weight_bytes
 from exporter.optimum.export import optimum_graph
 from exporter.self_check import make_self_check
 from exporter.write import files, staging
@@ -107,13 +107,12 @@ def export(
             )
             described += shards
             for target in members:
-                _check_fits(target, stored_bytes(weights[name].tensors))
+                _check_fits(target, weight_bytes(target, weights[name]))
                 skeleton = declared.skeletons[target.activation_dtype]
                 entry = _write_graphs(stage, skeleton, target, store, weights[name])
                 graphs = filter(None, (entry.graph, entry.resident_graph))
                 described += [files.describe(stage, path) for path in graphs]
                 entries[target.name] = entry
-        checkpoint = _remark(checkpoint, _codes_kept(targets, entries, weights))
         model = describe_model(checkpoint, declared.weights, reached)
         described += copy_model_files(stage, checkpoint, model, entries, weights)
         described += copy_runtime(stage, runtime)
@@ -150,27 +149,6 @@ def _check_fits(target: Target, needed: int) -> None:
         raise TooLargeForTarget(target, needed, target.heap_bytes)
 
 
-def _codes_kept(
-    targets: tuple[Target, ...],
-    entries: Mapping[str, TargetEntry],
-    weights: Mapping[str, WeightSet],
-) -> list[str]:
-    """A sentence for every target whose heap has no room for all of its floats."""
-    remarks = []
-    for target in targets:
-        if target.heap_bytes is None:
-            continue
-        multiplied = products(weights[target.weight_set].tensors)
-        kept = len(multiplied) - len(entries[target.name].folded)
-        if kept:
-            remarks.append(
-                f"{target.name}: {kept} of {len(multiplied)} matrices stay codes, since floats of "
-                f"all do not fit into {target.heap_bytes >> 20} MiB; each is about ten times as "
-                "slow as in floats"
-            )
-    return remarks
-
-
 def _remark(checkpoint: Checkpoint, remarks: Iterable[str]) -> Checkpoint:
     return replace(checkpoint, remarks=(*checkpoint.remarks, *remarks))
 
@@ -195,7 +173,6 @@ def _write_graphs(
         limits=needed_limits(target, weights),
         session_config=dict(target.session_config),
         weight_bytes=weight_bytes(target, weights),
-        folded=folded(target, weights.tensors),
     )
 
 

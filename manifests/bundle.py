@@ -146,6 +146,32 @@ class Tensor(Schema):
         """Bytes of all parts."""
         return sum(place.length for _, place in self.parts())
 
+    @property
+    def packed_bytes(self) -> int:
+        """What the page's kernel for products on a CPU reads: codes, and scales in float32.
+
+        Stored zero points become a byte each.
+        """
+        codes, scales = self.codes, self.scales
+        assert codes is not None
+        assert scales is not None
+        count = scales.length // (2 if self.scale_dtype == "float16" else 4)
+        return codes.length + 4 * count + (count if self.zero_points else 0)
+
+    @property
+    def heap_bytes(self) -> int:
+        """What it takes on a CPU, once loaded.
+
+        An embedding's rows are gathered from what is stored; a tied matrix is there in
+        both ways.
+        """
+        match self.role:
+            case "float" | "embedding":
+                return self.stored_bytes
+            case "tied":
+                return self.stored_bytes + self.packed_bytes
+        return self.packed_bytes + (self.permutation.length if self.permutation else 0)
+
 
 class WeightSet(Schema):
     """Shards that several targets share, and the ledger of what is in them."""
@@ -187,9 +213,6 @@ class TargetEntry(Schema):
         description="onnxruntime session configuration entries, e.g. session.disable_quant_qdq"
     )
     weight_bytes: Bytes | None = Field(None, description="the weights in memory, once loaded")
-    folded: tuple[str, ...] = Field(
-        (), description="tensors whose codes become floats while the session is made"
-    )
 
 
 class Model(Schema):

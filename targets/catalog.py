@@ -11,7 +11,7 @@ from manifests.errors import EXIT_USAGE, TabwrightError
 
 MIB = 1 << 20
 
-Matmul = Literal["matmul-nbits", "folded-dequantize"]
+Matmul = Literal["matmul-nbits", "dequantize-linear"]
 Gather = Literal["gather-block-quantized", "unpacked"]
 Attention = Literal["fused", "spelt-out"]
 RoundingMethod = Literal["nearest", "search"]
@@ -46,8 +46,8 @@ class Target:
         resident_graph: file stem of a second graph over the same weights, whose decode
             loop stays on the GPU; ``None`` where there is no GPU to stay on.
         matmul: ``matmul-nbits`` keeps codes in memory (com.microsoft
-            MatMulNBits); ``folded-dequantize`` has a DequantizeLinear that whoever
-            loads it makes floats of, as far as ``heap_bytes`` goes.
+            MatMulNBits); ``dequantize-linear`` is a float product over a DequantizeLinear, which
+            every ONNX Runtime folds and our page replaces by a kernel over the codes.
         gather: ``gather-block-quantized`` reads an embedding's codes with one operator
             (com.microsoft GatherBlockQuantized); ``unpacked`` with several that every
             build has.
@@ -57,8 +57,7 @@ class Target:
             runtimes read wrong offsets.
         features, limits: what the GPU device must offer.
         session_config: onnxruntime session configuration entries.
-        heap_bytes: what weights may take of the 4 GiB wasm heap; those that do not fit as
-            floats stay codes.  ``None`` where weights are not folded.
+        heap_bytes: what weights may take of the 4 GiB wasm heap; ``None`` on a GPU.
     """
 
     name: str
@@ -88,8 +87,8 @@ class Target:
             raise ValueError(f"{self.name}: a wasm target has no GPU to stay on")
         if self.activation_dtype == "float16" and "shader-f16" not in self.features:
             raise ValueError(f"{self.name}: float16 activations need the feature shader-f16")
-        if (self.matmul == "folded-dequantize") != (self.heap_bytes is not None):
-            raise ValueError(f"{self.name}: folded weights need heap_bytes, and only they")
+        if (self.execution_provider == "wasm") != (self.heap_bytes is not None):
+            raise ValueError(f"{self.name}: a wasm target needs heap_bytes, and only it")
         if {self.bits, self.head_bits} - {4, 8}:
             raise ValueError(f"{self.name}: codes are 4 or 8 bits wide")
 
@@ -124,10 +123,10 @@ _WASM_Q4 = Target(
     head_bits=8,
     graph="model_q4_wasm",
     activation_dtype="float32",
-    matmul="folded-dequantize",
+    matmul="dequantize-linear",
     gather="unpacked",
     attention="spelt-out",
-    # A folded graph must not be turned back into quantised kernels.
+    # ONNX Runtime must not make quantised kernels of what is meant as floats.
     session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
     heap_bytes=3328 * MIB,
 )

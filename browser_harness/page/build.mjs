@@ -36,7 +36,7 @@ const common = {
 await rm(dist, { recursive: true, force: true });
 await mkdir(join(bundle, "runtime"), { recursive: true });
 
-await assemble("dequantise");
+await assemble("product", ["pack", "product"]);
 
 await build({ ...common, entryPoints: ["runtime/index.ts"], outfile: join(bundle, "runtime/tabwright.js") });
 // With a runtime of its own, since an import of the shipped one cannot be pinned without an inline
@@ -63,12 +63,13 @@ const written = (await readdir(bundle, { recursive: true, withFileTypes: true })
   .map((entry) => relative(bundle, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
 if (written.sort().join() !== shipped) throw new Error(`page_files.json lists ${shipped}; there are ${written}`);
 
-/** Compiles a kernel to WebAssembly: dist/kernel. */
-async function assemble(name) {
+/** Compiles sources to one WebAssembly module that works on another's memory: dist/kernel. */
+async function assemble(name, sources) {
   const { error, stderr } = await asc.main([
-    join(here, `kernel/${name}.ts`),
+    ...sources.map((source) => join(here, `kernel/${source}.ts`)),
     ...["--outFile", join(dist, `kernel/${name}.wasm`)],
-    ...["--runtime", "stub", "--enable", "simd", "-O3", "--noAssert"],
+    ...["--runtime", "stub", "--enable", "simd", "--enable", "relaxed-simd", "--enable", "threads", "-O3", "--noAssert"],
+    ...["--importMemory", "--sharedMemory", "--maximumMemory", "65536"],
   ]);
   const said = stderr.toString();
   if (error || said) throw new Error(`kernel/${name}.ts: ${said || error}`);

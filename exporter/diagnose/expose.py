@@ -123,6 +123,9 @@ def _rows(graph: ir.Graph, value: ir.Value, rows: ir.Value | None) -> ir.Value:
 
 def _node(graph: ir.Graph, kind: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
     node = ir.node(kind, inputs, attributes)
-    node.outputs[0].name = f"exposed.{len(graph)}"
+    [value] = node.outputs
+    value.name = f"exposed.{len(graph)}"
+    # Types are told: the page cuts the CPU's graph (decision 0034).
+    value.type = inputs[0].type if kind == "Reshape" else _FLOAT
     graph.append(node)
-    return node.outputs[0]
+    return value

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from exporter.lower.dequantized import dequantized_product
 from exporter.lower.errors import GraphUnexpected
-from exporter.lower.folded import folded_product
 from exporter.lower.unpacked import unpacked_gather
 from exporter.lower.weights import MICROSOFT, external, floats, integers
-from exporter.needs import folded
 from exporter.write.store import Matrix, StoredWeights
 from targets import Target
 
@@ -38,9 +37,7 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
         GraphUnexpected: a weight is used by another operator.
     """
     graph = model.graph
-    in_floats = set(folded(target, store.rows))
     for matrix in store.matrices:
-        matmul = target.matmul if matrix.name in in_floats else "matmul-nbits"
         weight = graph.initializers[matrix.name]
         for usage in list(weight.uses()):
             node = usage.node
@@ -53,7 +50,7 @@ def lower_matrices(model: ir.Model, target: Target, store: StoredWeights) -> Non
                         raise GraphUnexpected(f"{matrix.name} goes into {product.op_type}")
                     source = _in_stored_order(graph, product.inputs[0], matrix)
                     site = Site(graph, source, matrix, target, store)
-                    _replace(graph, product, MATMULS[matmul](site))
+                    _replace(graph, product, MATMULS[target.matmul](site))
                 graph.remove(node, safe=True)
             else:
                 raise GraphUnexpected(f"{matrix.name} goes into {node.op_type}")
@@ -91,8 +88,8 @@ def _in_stored_order(graph: ir.Graph, source: ir.Value | None, matrix: Matrix) -
     """``source`` with its last axis in the order of the stored columns.
 
     Products of one source and one order share the Gather: in GPTQ's act-order q, k and v
-    have the same, and so have gate and up.  Folded weights take it too: putting their
-    columns back would be folded into a second copy.
+    have the same, and so have gate and up.  Whoever makes floats of the codes takes it too:
+    putting their columns back would make a second copy.
     """
     place = matrix.permutation
     if place is None or source is None:
@@ -149,9 +146,9 @@ def _gather_block_quantized(site: Site) -> list[ir.Node]:
     return [gather, ir.node("Reshape", [gather.outputs[0], shape])]
 
 
-def _folded_matmul(site: Site) -> list[ir.Node]:
-    """A float product over weights that are made floats at load."""
-    return folded_product(site.graph, site.matrix, site.store, site.source)
+def _dequantized_matmul(site: Site) -> list[ir.Node]:
+    """A float product over a DequantizeLinear of the codes."""
+    return dequantized_product(site.graph, site.matrix, site.store, site.source)
 
 
 def _unpacked_gather(site: Site) -> list[ir.Node]:
@@ -176,7 +173,7 @@ def _scales(site: Site, shape: tuple[int, ...]) -> ir.Value:
 _Replacement = Callable[[Site], list[ir.Node]]
 MATMULS: dict[str, _Replacement] = {
     "matmul-nbits": _matmul_nbits,
-    "folded-dequantize": _folded_matmul,
+    "dequantize-linear": _dequantized_matmul,
 }
 GATHERS: dict[str, _Replacement] = {
     "gather-block-quantized": _gather_block_quantized,

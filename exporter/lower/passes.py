@@ -12,6 +12,7 @@ from exporter.lower.attention import spell_attention
 from exporter.lower.interface import keep_last_logits
 from exporter.lower.matrices import lower_matrices, lower_vectors
 from exporter.lower.resident import stay_resident
+from exporter.lower.types import tell_types
 from exporter.write.store import StoredWeights
 from targets import Target
 
@@ -38,4 +39,6 @@ def lower(
         spell_attention(model)
     lower_matrices(model, target, store)
     lower_vectors(model, target, store)
+    if target.matmul == "dequantize-linear":
+        tell_types(model)
     return model

@@ -73,7 +73,7 @@ def write_weights(
                 bits = code_bits(target, role)
                 method = target.rounding if role == "linear" else HEAD_ROUNDING
                 matrices.append(store_matrix(weight, role, bits, target.block_size, method, writer))
-        if any(member.matmul == "folded-dequantize" for member in members):
+        if any(member.matmul == "dequantize-linear" for member in members):
             defaults = _write_default_zero_points(matrices, writer)
     progress(phase, len(weights), len(weights))
     store = StoredWeights(tuple(vectors), tuple(matrices), defaults)

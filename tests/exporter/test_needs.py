@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from exporter.needs import folded, needed_limits, weight_bytes
+from exporter.needs import needed_limits, weight_bytes
 from manifests.bundle import Range, Tensor, WeightSet
 from targets import TARGETS
 
@@ -61,30 +59,28 @@ def test_a_target_without_a_gpu_asks_for_no_limits() -> None:
     assert needed_limits(TARGETS["wasm-q4"], _weights(HEAD)) == {}
 
 
-def test_weights_stay_codes_or_become_floats() -> None:
+def test_on_a_gpu_weights_lie_as_they_are_stored() -> None:
     stored = 576 * 576 // 2 + 576 * 18 * 4
     assert weight_bytes(TARGETS["webgpu-q4"], _weights(SMALL, SMALL)) == 2 * stored
-    assert weight_bytes(TARGETS["wasm-q4"], _weights(SMALL, SMALL)) == 2 * 4 * 576 * 576
-    unfolded = replace(TARGETS["wasm-q4"], matmul="matmul-nbits", heap_bytes=None)
-    assert weight_bytes(unfolded, _weights(SMALL)) == stored
 
 
-def test_what_does_not_fit_as_floats_stays_codes() -> None:
-    stored, floats = 576 * 576 // 2 + 576 * 18 * 4, 4 * 576 * 576
-    rows = [SMALL.model_copy(update={"name": name}) for name in ("a", "b", "c")]
-    embedding = SMALL.model_copy(update={"name": "embedding", "role": "embedding"})
-    weights = _weights(embedding, *rows)
-    # Room for one more matrix than two in floats, and a byte too little for the third.
-    tight = replace(TARGETS["wasm-q4"], heap_bytes=stored + 3 * floats - 1)
-    assert folded(tight, weights.tensors) == ("a", "b")
-    assert weight_bytes(tight, weights) == 2 * stored + 2 * floats
-    roomy = replace(tight, heap_bytes=stored + 3 * floats)
-    assert folded(roomy, weights.tensors) == ("a", "b", "c")
-    assert weight_bytes(roomy, weights) == roomy.heap_bytes
+def test_on_a_cpu_scales_are_floats_and_zero_points_bytes() -> None:
+    halves = Range(file=SHARD, offset=0, length=576 * 18 * 2)
+    nibbles = Range(file=SHARD, offset=0, length=576 * 18 // 2)
+    order = Range(file=SHARD, offset=0, length=576 * 4)
+    stored = {"scales": halves, "scale_dtype": "float16", "zero_points": nibbles}
+    row = SMALL.model_copy(update={**stored, "permutation": order})
+    codes = 576 * 576 // 2
+    packed = codes + 576 * 18 * 4 + 576 * 18
+    wasm = TARGETS["wasm-q4"]
+    assert weight_bytes(wasm, _weights(row)) == packed + 576 * 4
+    # An embedding's rows are gathered from what is stored.
+    assert weight_bytes(wasm, _weights(row.model_copy(update={"role": "embedding"}))) == (
+        codes + 576 * 18 * 2 + 576 * 18 // 2 + 576 * 4
+    )
 
 
-def test_a_tied_matrix_is_there_twice() -> None:
-    stored, floats = 576 * 576 // 2 + 576 * 18 * 4, 4 * 576 * 576
+def test_on_a_cpu_a_tied_matrix_is_there_twice() -> None:
+    stored = 576 * 576 // 2 + 576 * 18 * 4
     tied = _weights(SMALL.model_copy(update={"role": "tied"}))
-    assert weight_bytes(TARGETS["wasm-q4"], tied) == stored + floats
-    assert folded(replace(TARGETS["wasm-q4"], heap_bytes=floats), tied.tensors) == ()
+    assert weight_bytes(TARGETS["wasm-q4"], tied) == 2 * stored

@@ -98,7 +98,9 @@ RECOVERIES: Mapping[str, Fault] = {
     "other-etag": Fault(None, targets=(CPU,), wrong=Wrong(LONG, BROKEN_OFF, simulator.other_etag)),
     "recompressed": Fault(None, targets=(CPU,), wrong=Wrong(LONG, then=simulator.recompressed)),
     "quota": Fault(None, "not everything is kept for the next visit", prepare=grants(1 << 20)),
-    "not-isolated": Fault(None, "one thread only", wrong=Wrong("", then=simulator.unisolated)),
+    "not-isolated": Fault(
+        None, "one thread only", (CPU,), wrong=Wrong("", then=simulator.unisolated)
+    ),
     "gpu-process-dies-unused": Fault(None, targets=(CPU,), strike=kills("gpu-process")),
 }
 

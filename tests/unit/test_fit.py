@@ -40,9 +40,8 @@ def manifest(tmp_path: Path) -> Manifest:
         shape=("batch_size", 6, "past_sequence_length", 64),
     )  # fmt: skip
     weights = written.weights["q4"].model_copy(update={"tensors": tensors})
-    folded = {"wasm-q4": ("linear",), "webgpu-q4": ()}
     targets = {
-        name: entry.model_copy(update={"states": (cache,), "folded": folded[name]})
+        name: entry.model_copy(update={"states": (cache,)})
         for name, entry in written.targets.items()
     }
     resident = targets["webgpu-q4"].model_copy(update={"resident_graph": "onnx/model_q4.onnx"})
@@ -67,10 +66,10 @@ def test_on_a_gpu_the_cache_grows_in_whole_steps(manifest: Manifest) -> None:
     assert predict(plain, "webgpu-q4", 100).states == 2 * 100 * 1536
 
 
-def test_on_a_cpu_floats_instead_of_codes(manifest: Manifest) -> None:
+def test_on_a_cpu_scales_are_floats(manifest: Manifest) -> None:
     need = predict(manifest, "wasm-q4", 1000)
-    # Floats of the linear; the norm as it is stored.
-    assert need.weights == 4 * 64 * 32 + 128
+    # Codes, 64 scales widened to float32, and the norm as it is stored.
+    assert need.weights == 100 + 256 + 128
     assert need.states == 2 * 1000 * 1536
     # 128 positions are fed at once.
     assert need.activations == 2 * 128 * 64 * 4 + 8 * 4
@@ -83,13 +82,7 @@ def test_on_a_cpu_a_tied_head_is_there_twice(manifest: Manifest) -> None:
     tied = linear.model_copy(update={"role": "tied"})
     both = weights.model_copy(update={"tensors": (tied, norm)})
     need = predict(manifest.model_copy(update={"weights": {"q4": both}}), "wasm-q4", 1000)
-    assert need.weights == 4 * 64 * 32 + 100 + 128 + 128
-
-
-def test_on_a_cpu_what_is_not_folded_stays_codes(manifest: Manifest) -> None:
-    kept = manifest.targets["wasm-q4"].model_copy(update={"folded": ()})
-    mixed = manifest.model_copy(update={"targets": {"wasm-q4": kept}})
-    assert predict(mixed, "wasm-q4", 100).weights == 100 + 128 + 128
+    assert need.weights == (100 + 256) + (100 + 128) + 128
 
 
 def test_what_does_not_fit_is_told(manifest: Manifest) -> None:

@@ -20,10 +20,8 @@ from tests.unit.reports import sample_report, wasm_target
 def manifest(tmp_path: object, *tensors: Tensor, states: tuple[State, ...] = ()) -> Manifest:
     written = write_bundle(tmp_path, ("wasm-q4", "webgpu-q4"))  # type: ignore[arg-type]
     weights = written.weights["q4"].model_copy(update={"tensors": tensors})
-    folded = {"webgpu-q4": (), "wasm-q4": ("linear", "tied")}
     targets = {
-        name: entry.model_copy(update={"states": states, "folded": folded[name]})
-        for name, entry in written.targets.items()
+        name: entry.model_copy(update={"states": states}) for name, entry in written.targets.items()
     }
     return written.model_copy(update={"weights": {"q4": weights}, "targets": targets})
 
@@ -42,6 +40,7 @@ def packed(role: str, shape: tuple[int, int], codes: int, scales: int) -> Tensor
             "outcome": "exact",
             "codes": stored(codes),
             "scales": stored(scales),
+            "scale_dtype": "float16",
         }
     )
 
@@ -62,8 +61,8 @@ def test_bytes_of_a_token(tmp_path: object) -> None:
     apart = manifest(tmp_path, linear, embedding, norm, states=(cache, window))
     # Codes and scales as stored; one row of the embedding; the norm as it is.
     assert work_of(apart, "webgpu-q4").weight_bytes == 1024 + 128 + (32 + 2) + 128
-    # Floats of four bytes once codes are folded; an embedding's are not.
-    assert work_of(apart, "wasm-q4").weight_bytes == 4 * 64 * 32 + (32 + 2) + 128
+    # A CPU reads scales of four bytes, but an embedding's.
+    assert work_of(apart, "wasm-q4").weight_bytes == 1024 + 256 + (32 + 2) + 128
     assert work_of(apart, "webgpu-q4").state_bytes_per_position == 3 * 64 * 2
     assert work_of(apart, "webgpu-q4").state_bytes == 32 * 2 * 4
     # A head reads every row.

@@ -67,10 +67,9 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     gpu?.destroy();
   };
   try {
-    const wanted = usableThreads(common.threads, gpu !== undefined, notes);
-    let threads = wanted;
+    const threads = usableThreads(common.threads, gpu !== undefined, notes);
     const files = await common.files(entry, (early) => {
-      threads = prepareOrt(fileAt(early, ORT_MODULE), fileAt(early, ORT_WASM), wanted, notes);
+      prepareOrt(fileAt(early, ORT_MODULE), fileAt(early, ORT_WASM));
       void startOrt();
     });
     throwIfAborted(common.signal);
@@ -81,7 +80,7 @@ export async function openWay(way: Way, common: Attempting): Promise<Opened> {
     await startOrt();
     const shards = shardBlobs(manifest, entry, files);
     const file = (path: string) => fileAt(files, path);
-    const parts = { entry, facts: manifest.model, gpu, file, shards, signal: common.signal, notes };
+    const parts = { entry, facts: manifest.model, gpu, file, shards, threads, signal: common.signal, notes };
     const chunks = prefillSizes(way.loop, gpu?.software, way.prefill_chunk);
     opened = await openLoop(way.loop, parts, chunks, common.memory);
     throwIfAborted(common.signal); // ONNX Runtime cannot be stopped while it makes a session.

@@ -2,7 +2,7 @@ import { TabwrightError } from "./errors.ts";
 import { type OrtModule, startedModule } from "./ort_module.ts";
 
 /** ONNX's numbers of the types that a graph for the CPU takes and gives. */
-export const TYPES = { float32: 1, int64: 7 } as const;
+export const TYPES: { readonly [name: string]: number } = { float32: 1, int64: 7 };
 /** As onnxruntime-web numbers the places of a tensor. */
 const ON_CPU = 1;
 const ADDRESSABLE = 2 ** 32;
@@ -24,6 +24,14 @@ export class HeapTensor {
   }
 }
 
+/** What {@link Heap.look} tells of a tensor. */
+export interface Look {
+  /** ONNX's number. */
+  readonly type: number;
+  readonly data: number;
+  readonly dims: readonly number[];
+}
+
 /** ONNX Runtime's heap, as its C interface wants things to lie in it. */
 export class Heap {
   readonly module: OrtModule;
@@ -39,7 +47,9 @@ export class Heap {
    */
   static started(): Heap {
     const module = startedModule();
-    if (module?._OrtRun === undefined) throw new TabwrightError("session-failed", "onnxruntime-web hides its module");
+    if (module?._OrtRun === undefined || module.memory === undefined) {
+      throw new TabwrightError("session-failed", "onnxruntime-web hides its module or its memory");
+    }
     return new Heap(module);
   }
 
@@ -64,20 +74,55 @@ export class Heap {
   /**
    * A tensor whose values are at `data` and stay there.
    *
+   * @param type ONNX's number of it.
+   * @param free what else is to be done when it is given back.
    * @throws Error with what ONNX Runtime says.
    */
-  tensor(type: keyof typeof TYPES, data: number, bytes: number, dims: readonly number[], free?: () => void): HeapTensor {
+  tensor(type: number, data: number, bytes: number, dims: readonly number[], free?: () => void): HeapTensor {
     const { module } = this;
     const stack = module.stackSave();
     try {
       const sizes = module.stackAlloc(dims.length * module.PTR_SIZE);
       this.setPointers(sizes, dims);
-      const handle = module._OrtCreateTensor(TYPES[type], data, bytes, sizes, dims.length, ON_CPU);
+      const handle = module._OrtCreateTensor(type, data, bytes, sizes, dims.length, ON_CPU);
       if (handle === 0) throw this.error();
       return new HeapTensor(handle, () => {
         module._OrtReleaseTensor(handle);
         free?.();
       });
+    } finally {
+      module.stackRestore(stack);
+    }
+  }
+
+  /**
+   * A tensor with room of its own, which whoever asked is to fill.
+   *
+   * @throws TabwrightError `session-failed` when there is no room, or Error with what ONNX Runtime says.
+   */
+  room(type: number, bytes: number, dims: readonly number[]): { readonly tensor: HeapTensor; readonly place: number } {
+    const place = this.allocate(bytes);
+    const free = () => this.module._free(place);
+    try {
+      return { tensor: this.tensor(type, place, bytes, dims, free), place };
+    } catch (error) {
+      free();
+      throw error;
+    }
+  }
+
+  /** Where a tensor's values are, and what it is. */
+  look(tensor: HeapTensor): Look {
+    const { module } = this;
+    const stack = module.stackSave();
+    try {
+      const told = module.stackAlloc(4 * module.PTR_SIZE);
+      const at = (index: number) => told + index * module.PTR_SIZE;
+      if (module._OrtGetTensorData(tensor.handle, at(0), at(1), at(2), at(3)) !== 0) throw this.error();
+      const [type, data, sizes, rank] = this.pointers(told, 4) as [number, number, number, number];
+      const dims = this.pointers(sizes, rank);
+      module._OrtFree(sizes);
+      return { type, data, dims };
     } finally {
       module.stackRestore(stack);
     }

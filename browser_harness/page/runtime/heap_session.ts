@@ -1,9 +1,9 @@
-import { reason, TabwrightError } from "./errors.ts";
-import { foldedWeightsAsInputs, type Rewritten } from "./folded_weights.ts";
+import { throwIfAborted, reason, TabwrightError } from "./errors.ts";
 import { Heap, HeapTensor, TYPES } from "./heap.ts";
-import { type HeapWeights, makeHeapWeights } from "./heap_weights.ts";
-import type { ExternalData } from "./onnx_model.ts";
+import { DATA, type ExternalData, type Tensor } from "./onnx_model.ts";
 import { createSession, ort } from "./ort.ts";
+import { type PackedWeight, Products } from "./products.ts";
+import { type GraphStage, type ProductStage, type Staged, staged } from "./stages.ts";
 import type { SteadyBlob } from "./steady.ts";
 
 /** What a session takes and gives. */
@@ -15,7 +15,7 @@ export interface Runner {
   run(feeds: Readonly<Record<string, Value>>): Promise<Readonly<Record<string, Value>>>;
 }
 
-/** What {@link openHeapSession} needs of a target. */
+/** What {@link HeapSession.open} needs of a target. */
 export interface HeapSessionFiles {
   /** A ModelProto. */
   readonly graph: Uint8Array;
@@ -23,202 +23,286 @@ export interface HeapSessionFiles {
   readonly shards: ReadonlyMap<string, SteadyBlob>;
 }
 
-/**
- * Opens a session on the CPU that holds its weights as floats.
- *
- * @param kept outputs that stay in the heap.
- * @param notes hears of weights that ONNX Runtime has to fold.
- * @throws TabwrightError `session-failed`, `aborted`; nothing of it is left then.
- */
-export async function openHeapSession(
-  { graph, shards }: HeapSessionFiles,
-  sessionConfig: Readonly<Record<string, string>>,
-  kept: Iterable<string>,
-  signal: AbortSignal | undefined,
-  notes: string[],
-): Promise<HeapSession> {
-  const { model, weights, left } = rewritten(graph);
-  if (left > 0) notes.push(`ONNX Runtime makes the floats of ${left} weights itself, which takes longer and more memory`);
-  const session = await createSession({ graph: model, shards }, undefined, sessionConfig);
-  let made: HeapWeights | undefined;
-  try {
-    const heap = Heap.started();
-    made = await makeHeapWeights(heap, weights, (data) => read(shards, data), signal);
-    return new HeapSession(heap, session, kept, made);
-  } catch (error) {
-    made?.dispose();
-    await session.release();
-    if (error instanceof TabwrightError) throw error;
-    throw new TabwrightError("session-failed", `the weights cannot be made: ${reason(error)}`, error);
+/** How a session on the CPU is run. */
+export interface HeapSessionUse {
+  readonly sessionConfig: Readonly<Record<string, string>>;
+  /** Outputs that stay in the heap. */
+  readonly kept: Iterable<string>;
+  readonly threads: number;
+  readonly signal: AbortSignal | undefined;
+  /** Hears of weights that ONNX Runtime has to fold. */
+  readonly notes: string[];
+}
+
+/** Values that a run has so far, by their names in the graph. */
+class Values {
+  readonly #tensors = new Map<string, HeapTensor>();
+  readonly #own = new Set<string>();
+
+  get(name: string): HeapTensor {
+    const tensor = this.#tensors.get(name);
+    if (!tensor) throw new Error(`nothing made '${name}'`);
+    return tensor;
+  }
+
+  /** Takes a tensor that another will give back. */
+  lend(name: string, tensor: HeapTensor): void {
+    this.#tensors.set(name, tensor);
+  }
+
+  /** Takes a tensor, and gives it back in the end. */
+  add(name: string, tensor: HeapTensor): void {
+    this.#tensors.set(name, tensor);
+    this.#own.add(name);
+  }
+
+  /** Hands a tensor to the caller. */
+  take(name: string): HeapTensor {
+    this.#own.delete(name);
+    return this.get(name);
+  }
+
+  end(name: string): void {
+    if (this.#own.delete(name)) this.get(name).dispose();
+    this.#tensors.delete(name);
+  }
+
+  dispose(): void {
+    for (const name of [...this.#own]) this.end(name);
   }
 }
 
-function rewritten(graph: Uint8Array): Rewritten {
-  try {
-    return foldedWeightsAsInputs(graph);
-  } catch (error) {
-    throw new TabwrightError("session-failed", `the graph cannot be read: ${reason(error)}`, error);
-  }
-}
-
-function read(shards: ReadonlyMap<string, SteadyBlob>, { location, offset, length }: ExternalData): AsyncIterable<Uint8Array> {
-  const shard = shards.get(location);
-  if (!shard) throw new TabwrightError("session-failed", `the graph names '${location}', which is no shard of the target`);
-  return shard.pieces(offset, offset + length);
+/** A graph stage, or the products of one, as the heap knows them. */
+interface Step {
+  run(values: Values): Promise<void> | void;
+  /** Values that no later step reads. */
+  readonly ends: readonly string[];
 }
 
 /**
- * A session on the CPU whose weights and `kept` outputs stay in ONNX Runtime's heap. One run at a time.
+ * A session on the CPU: ONNX Runtime's sessions for what lies between products, and the page's own kernel
+ * for those. All that passes between them stays in ONNX Runtime's heap. One run at a time.
  *
- * onnxruntime-web copies every output to an array of JavaScript's, and every input from one. Of a
- * cache that is all of it, twice per token: for a thousand tokens of SmolLM2's some 90 MB, half of
- * them in pages that the browser has to zero first and to collect afterwards.
+ * onnxruntime-web copies every output to an array of JavaScript's, and every input from one, and
+ * multiplies by codes by making floats of all of them, every time.
  */
 export class HeapSession implements Runner {
-  /** Inputs that a run is to bring: all but the weights. */
   readonly inputNames: readonly string[];
   readonly #outputNames: readonly string[];
   readonly #kept: ReadonlySet<string>;
   readonly #heap: Heap;
-  readonly #session: ort.InferenceSession;
-  readonly #weights: HeapWeights;
-  readonly #address: number;
-  /**
-   * Where a run's arguments are: names, and pointers to tensors, of which those of the weights stay. Not on
-   * ONNX Runtime's stack, for a run is waited for, and others use that meanwhile.
-   */
-  readonly #inputNamePointers: number;
-  readonly #outputNamePointers: number;
-  readonly #inputs: number;
-  readonly #outputs: number;
+  #products: Products | undefined;
+  readonly #sessions: ort.InferenceSession[] = [];
+  readonly #constants = new Map<string, HeapTensor>();
   readonly #allocated: number[] = [];
+  readonly #steps: Step[] = [];
 
-  /** @throws TabwrightError `session-failed` where onnxruntime-web is not as it was when this was written. */
-  constructor(heap: Heap, session: ort.InferenceSession, kept: Iterable<string>, weights: HeapWeights) {
-    // The session's address in the heap, of which its public face says nothing.
-    const { handler } = session as unknown as { handler?: { sessionId?: number } };
-    if (typeof handler?.sessionId !== "number") {
-      throw new TabwrightError("session-failed", "onnxruntime-web hides its session");
-    }
-    this.inputNames = session.inputNames.filter((name) => !weights.tensors.has(name));
-    this.#outputNames = session.outputNames;
-    this.#kept = new Set(kept);
+  private constructor(heap: Heap, { inputs, outputs }: Staged, kept: Iterable<string>) {
     this.#heap = heap;
-    this.#session = session;
-    this.#weights = weights;
-    this.#address = handler.sessionId;
-    const pointers = heap.module.PTR_SIZE * session.inputNames.length;
-    try {
-      this.#inputNamePointers = this.#own(heap.names([...this.inputNames, ...weights.tensors.keys()]));
-      this.#outputNamePointers = this.#own(heap.names(this.#outputNames));
-      this.#inputs = this.#own(heap.allocate(pointers));
-      this.#outputs = this.#own(heap.allocate(heap.module.PTR_SIZE * this.#outputNames.length));
-    } catch (error) {
-      this.#free();
-      throw error;
+    this.inputNames = inputs;
+    this.#outputNames = outputs;
+    this.#kept = new Set(kept);
+  }
+
+  /**
+   * Opens a session, which holds all weights when it is there.
+   *
+   * @throws TabwrightError `session-failed`, `aborted`; nothing of it is left then.
+   */
+  static async open(files: HeapSessionFiles, use: HeapSessionUse): Promise<HeapSession> {
+    const parts = cut(files.graph);
+    if (parts.left > 0) {
+      use.notes.push(`ONNX Runtime makes the floats of ${parts.left} weights itself, which takes longer and more memory`);
     }
-    const first = this.#inputs + heap.module.PTR_SIZE * this.inputNames.length;
-    heap.setPointers(first, Array.from(weights.tensors.values(), ({ handle }) => handle));
+    const session = new HeapSession(Heap.started(), parts, use.kept);
+    try {
+      await session.#fill(parts, files, use);
+      return session;
+    } catch (error) {
+      await session.release();
+      if (error instanceof TabwrightError) throw error;
+      throw new TabwrightError("session-failed", `the weights cannot be brought: ${reason(error)}`, error);
+    }
   }
 
   /** @throws Error with what ONNX Runtime says. */
   async run(feeds: Readonly<Record<string, Value>>): Promise<Record<string, Value>> {
-    const heap = this.#heap;
-    const outputNames = this.#outputNames;
-    const brought: HeapTensor[] = [];
-    const made: HeapTensor[] = [];
+    const values = new Values();
     try {
-      const inputs = this.inputNames.map((name) => {
+      for (const name of this.inputNames) {
         const value = feeds[name] as Value;
-        if (value instanceof HeapTensor) return value;
-        const tensor = this.#bring(value);
-        brought.push(tensor);
-        return tensor;
-      });
-      heap.setPointers(this.#inputs, inputs.map(({ handle }) => handle));
-      // ONNX Runtime writes where there is no tensor yet.
-      heap.setPointers(this.#outputs, outputNames.map(() => 0));
-      const code = await heap.module._OrtRun(
-        this.#address,
-        this.#inputNamePointers,
-        this.#inputs,
-        inputs.length + this.#weights.tensors.size,
-        this.#outputNamePointers,
-        outputNames.length,
-        this.#outputs,
-        0,
-      );
-      if (code !== 0) throw heap.error();
-      made.push(...heap.pointers(this.#outputs, outputNames.length).map((handle) => this.#held(handle)));
-      return Object.fromEntries(
-        outputNames.map((name, index) => {
-          const tensor = made[index] as HeapTensor;
-          return [name, this.#kept.has(name) ? tensor : this.#read(tensor)];
-        }),
-      );
-    } catch (error) {
-      for (const tensor of made) tensor.dispose();
-      throw error;
+        if (value instanceof HeapTensor) values.lend(name, value);
+        else values.add(name, this.#bring(value));
+      }
+      for (const [name, tensor] of this.#constants) values.lend(name, tensor);
+      for (const step of this.#steps) {
+        await step.run(values);
+        for (const name of step.ends) values.end(name);
+      }
+      const kept = this.#outputNames.filter((name) => this.#kept.has(name));
+      const read = this.#outputNames.filter((name) => !this.#kept.has(name));
+      const results: [string, Value][] = read.map((name) => [name, this.#read(values.get(name))]);
+      return Object.fromEntries([...results, ...kept.map((name) => [name, values.take(name)])]);
     } finally {
-      for (const tensor of brought) tensor.dispose();
+      values.dispose();
     }
   }
 
   /** Gives back the session and all that it holds. */
   async release(): Promise<void> {
-    await this.#session.release();
-    this.#weights.dispose();
-    this.#free();
+    for (const session of this.#sessions.splice(0)) await session.release();
+    this.#products?.dispose();
+    for (const tensor of this.#constants.values()) tensor.dispose();
+    this.#constants.clear();
+    for (const place of this.#allocated.splice(0)) this.#heap.module._free(place);
   }
 
-  #own(address: number): number {
-    this.#allocated.push(address);
-    return address;
+  async #fill(parts: Staged, { shards }: HeapSessionFiles, { sessionConfig, threads, signal }: HeapSessionUse): Promise<void> {
+    const read = (data: ExternalData) => pieces(shards, data);
+    for (const [name, tensor] of parts.constants) this.#constants.set(name, await this.#constant(tensor, read));
+    const products = (this.#products = await Products.open(this.#heap, threads));
+    const packed = new Map<object, PackedWeight>();
+    for (const weight of parts.weights.toSorted((a, b) => inTheOrderOfFiles(a.codes, b.codes))) {
+      throwIfAborted(signal);
+      packed.set(weight, await products.pack(weight, read));
+    }
+    const ends = endsOf(parts);
+    const sessions = new Map<string, ort.InferenceSession>();
+    for (const [index, stage] of parts.stages.entries()) {
+      throwIfAborted(signal);
+      const told = { ends: ends[index] as string[] };
+      if (stage.kind === "products") {
+        this.#steps.push({ run: (values) => this.#multiply(stage, packed, values), ...told });
+        continue;
+      }
+      const key = latin1.decode(stage.model);
+      const session = sessions.get(key) ?? (await createSession({ graph: stage.model, shards }, undefined, sessionConfig));
+      if (!sessions.has(key)) this.#sessions.push(session);
+      sessions.set(key, session);
+      this.#steps.push({ run: this.#graphRun(stage, session), ...told });
+    }
   }
 
-  #free(): void {
-    for (const address of this.#allocated.splice(0)) this.#heap.module._free(address);
-  }
-
-  #bring(tensor: ort.Tensor): HeapTensor {
+  /** Runs a stage's session. */
+  #graphRun({ inputs, outputs }: GraphStage, session: ort.InferenceSession): (values: Values) => Promise<void> {
     const heap = this.#heap;
-    const { type } = tensor;
-    if (!(type in TYPES)) throw new Error(`an input is ${type}, which no graph for the CPU takes`);
-    const { buffer, byteOffset, byteLength } = tensor.data as Float32Array;
-    const data = heap.allocate(byteLength);
-    const free = () => heap.module._free(data);
-    heap.bytes.set(new Uint8Array(buffer, byteOffset, byteLength), data);
+    const { module } = heap;
+    // The session's address in the heap, of which its public face says nothing.
+    const { handler } = session as unknown as { handler?: { sessionId?: number } };
+    const address = handler?.sessionId;
+    if (typeof address !== "number") throw new Error("onnxruntime-web hides its session");
+    const own = (place: number) => {
+      this.#allocated.push(place);
+      return place;
+    };
+    // Not on ONNX Runtime's stack, for a run is waited for, and others use that meanwhile.
+    const inputNames = own(heap.names([...inputs.values()]));
+    const outputNames = own(heap.names([...outputs.values()]));
+    const givenAt = own(heap.allocate(module.PTR_SIZE * inputs.size));
+    const madeAt = own(heap.allocate(module.PTR_SIZE * outputs.size));
+    const given = [...inputs.keys()];
+    const made = [...outputs.keys()];
+    const unset = made.map(() => 0);
+    return async (values) => {
+      heap.setPointers(givenAt, given.map((name) => values.get(name).handle));
+      // ONNX Runtime writes where there is no tensor yet.
+      heap.setPointers(madeAt, unset);
+      const code = await module._OrtRun(address, inputNames, givenAt, given.length, outputNames, made.length, madeAt, 0);
+      if (code !== 0) throw heap.error();
+      const handles = heap.pointers(madeAt, made.length);
+      made.forEach((name, index) => values.add(name, this.#held(handles[index] as number)));
+    };
+  }
+
+  #multiply({ products }: ProductStage, packed: ReadonlyMap<object, PackedWeight>, values: Values): void {
+    const heap = this.#heap;
+    for (const [input, together] of Map.groupBy(products, (product) => product.input)) {
+      const { data, dims } = heap.look(values.get(input));
+      const count = dims.slice(0, -1).reduce((product, axis) => product * axis, 1);
+      const weights = together.map(({ weight, output }) => {
+        const { tensor, place } = heap.room(DATA.FLOAT, 4 * count * weight.rows, [...dims.slice(0, -1), weight.rows]);
+        values.add(output, tensor);
+        return [packed.get(weight) as PackedWeight, place] as const;
+      });
+      (this.#products as Products).multiply(data, count, weights);
+    }
+  }
+
+  async #constant(tensor: Tensor, read: (data: ExternalData) => AsyncIterable<Uint8Array>): Promise<HeapTensor> {
+    const heap = this.#heap;
+    const { raw, external, type, dims } = tensor;
+    const bytes = external?.length ?? (raw as Uint8Array).length;
+    const { tensor: made, place } = heap.room(type, bytes, dims);
     try {
-      return heap.tensor(type as keyof typeof TYPES, data, byteLength, tensor.dims, free);
+      let at = place;
+      for await (const piece of external ? read(external) : [raw as Uint8Array]) {
+        heap.bytes.set(piece, at);
+        at += piece.length;
+      }
+      return made;
     } catch (error) {
-      free();
+      made.dispose();
       throw error;
     }
+  }
+
+  #bring({ type: name, data, dims }: ort.Tensor): HeapTensor {
+    const type = TYPES[name];
+    if (type === undefined) throw new Error(`an input is ${name}, which no graph for the CPU takes`);
+    const { buffer, byteOffset, byteLength } = data as Float32Array;
+    const { tensor, place } = this.#heap.room(type, byteLength, dims);
+    this.#heap.bytes.set(new Uint8Array(buffer, byteOffset, byteLength), place);
+    return tensor;
   }
 
   #held(handle: number): HeapTensor {
     return new HeapTensor(handle, () => this.#heap.module._OrtReleaseTensor(handle));
   }
 
-  /** A copy of `tensor`, which is given back. */
+  /** A copy of `tensor`. */
   #read(tensor: HeapTensor): ort.Tensor {
-    const heap = this.#heap;
-    const { module } = heap;
-    const stack = module.stackSave();
-    try {
-      const told = module.stackAlloc(4 * module.PTR_SIZE);
-      const at = (index: number) => told + index * module.PTR_SIZE;
-      if (module._OrtGetTensorData(tensor.handle, at(0), at(1), at(2), at(3)) !== 0) throw heap.error();
-      const [type, data, sizes, rank] = heap.pointers(told, 4) as [number, number, number, number];
-      const dims = heap.pointers(sizes, rank);
-      module._OrtFree(sizes);
-      const size = dims.reduce((product, axis) => product * axis, 1);
-      if (type !== TYPES.float32) throw new Error(`an output is of ONNX's type ${type}, not float32`);
-      const values = new Float32Array(heap.bytes.slice(data, data + 4 * size).buffer);
-      return new ort.Tensor("float32", values, dims);
-    } finally {
-      module.stackRestore(stack);
-      tensor.dispose();
-    }
+    const { type, data, dims } = this.#heap.look(tensor);
+    if (type !== DATA.FLOAT) throw new Error(`an output is of ONNX's type ${type}, not float32`);
+    const size = dims.reduce((product, axis) => product * axis, 1);
+    return new ort.Tensor("float32", new Float32Array(this.#heap.bytes.slice(data, data + 4 * size).buffer), dims);
   }
+}
+
+/** Bytes as text, by which models are told apart. */
+const latin1 = new TextDecoder("latin1");
+
+function cut(graph: Uint8Array): Staged {
+  try {
+    return staged(graph);
+  } catch (error) {
+    throw new TabwrightError("session-failed", `the graph cannot be read: ${reason(error)}`, error);
+  }
+}
+
+function pieces(shards: ReadonlyMap<string, SteadyBlob>, { location, offset, length }: ExternalData): AsyncIterable<Uint8Array> {
+  const shard = shards.get(location);
+  if (!shard) throw new TabwrightError("session-failed", `the graph names '${location}', which is no shard of the target`);
+  return shard.pieces(offset, offset + length);
+}
+
+/** So that each part of a file is read once. */
+function inTheOrderOfFiles(a: ExternalData, b: ExternalData): number {
+  return a.location === b.location ? a.offset - b.offset : a.location < b.location ? -1 : 1;
+}
+
+/** For each stage what no later one reads; constants and outputs of the whole stay. */
+function endsOf({ stages, outputs, constants }: Staged): string[][] {
+  const stay = new Set([...outputs, ...constants.keys()]);
+  return stages
+    .toReversed()
+    .map((stage) => {
+      const names =
+        stage.kind === "graph"
+          ? [...stage.inputs.keys(), ...stage.outputs.keys()]
+          : stage.products.flatMap(({ input, output }) => [input, output]);
+      const ends = [...new Set(names)].filter((name) => !stay.has(name));
+      for (const name of ends) stay.add(name);
+      return ends;
+    })
+    .toReversed();
 }

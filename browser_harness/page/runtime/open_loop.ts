@@ -4,7 +4,7 @@ import { checkCount } from "./counts.ts";
 import type { Gpu } from "./device.ts";
 import { TabwrightError } from "./errors.ts";
 import { Forward } from "./forward.ts";
-import { openHeapSession } from "./heap_session.ts";
+import { HeapSession } from "./heap_session.ts";
 import { type Loop, PlainLoop } from "./loop.ts";
 import { createSession } from "./ort.ts";
 import { Resident } from "./resident.ts";
@@ -48,6 +48,7 @@ export interface Parts {
   readonly file: (path: string) => Blob;
   /** Shards by the location that the graphs name. */
   readonly shards: ReadonlyMap<string, SteadyBlob>;
+  readonly threads: number;
   readonly signal: AbortSignal | undefined;
   /** Receives a sentence for whatever could not be done as it should be. */
   readonly notes: string[];
@@ -81,7 +82,7 @@ export async function openLoop(
 }
 
 async function openPlain(
-  { entry, gpu, file, shards, signal, notes }: Parts,
+  { entry, gpu, file, shards, threads, signal, notes }: Parts,
   [chunk]: PrefillSizes,
   { budgetBytes }: CacheMemory,
 ): Promise<OpenLoop> {
@@ -91,7 +92,7 @@ async function openPlain(
   const files = { graph: await bytesOf(file(entry.graph)), shards };
   const session = gpu
     ? await createSession(files, gpu.device, entry.session_config, { gpuOutputs: states })
-    : await openHeapSession(files, entry.session_config, states, signal, notes);
+    : await HeapSession.open(files, { sessionConfig: entry.session_config, kept: states, threads, signal, notes });
   try {
     const loop = new PlainLoop(new Forward(session, entry.states, gpu?.loss), chunk, most);
     return { kind: "plain", loop, session };

@@ -22,41 +22,32 @@ export function requireJspi(): void {
   }
 }
 
-let running: { readonly threads: number } | undefined;
+let prepared = false;
 
 /**
- * Points ONNX Runtime at verified files. It starts once per page or worker, with its first
- * session, and keeps its thread count: a later load gets the same, and so does a way that is
- * taken after another one failed.
- *
- * @returns the number of threads it will run or runs with.
+ * Points ONNX Runtime at verified files. It starts once per page or worker, with its first session, and with
+ * one thread: the others are for products, and ONNX Runtime's would keep their cores busy waiting.
  */
-export function prepareOrt(module: Blob, wasm: Blob, threads: number, notes: string[]): number {
-  if (running) {
-    if (running.threads !== threads) {
-      notes.push(`CPU threads: ${running.threads}, not ${threads}: ONNX Runtime had started before, and starts only once`);
-    }
-    return running.threads;
-  }
-  // Never revoked: the threads are workers that start from the module's URL.
+export function prepareOrt(module: Blob, wasm: Blob): void {
+  if (prepared) return;
+  // Never revoked: ONNX Runtime reads them when it starts.
   const script = (code: BlobPart) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   ort.env.wasm.wasmPaths = {
     mjs: script(watched(script(module))),
     wasm: URL.createObjectURL(new Blob([wasm], { type: "application/wasm" })),
   };
-  ort.env.wasm.numThreads = threads;
+  ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
-  running = { threads };
-  return threads;
+  prepared = true;
 }
 
 /** `threads` as far as the page can have them, with a note when it cannot. */
 export function usableThreads(wanted: number | undefined, gpu: boolean, notes: string[]): number {
-  // On a GPU target the CPU only does odd jobs. A CPU target that stands in for it then has that one
-  // thread too: no load on a GPU starts workers for a way that it hardly ever takes.
-  // On the CPU more threads than cores hurt.
-  const threads = wanted ?? (gpu ? 1 : Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2)));
+  // More threads than cores hurt.
+  const threads = wanted ?? Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2));
   checkCount("threads", threads, 1);
+  // Beside a GPU the CPU only does odd jobs.
+  if (gpu) return 1;
   if (threads > 1 && !crossOriginIsolated) {
     notes.push("one thread only: the page is not cross-origin isolated (COOP and COEP headers)");
     return 1;

@@ -1,5 +1,7 @@
 /** What is called of ONNX Runtime's WebAssembly: its C interface, and Emscripten's. */
 export interface OrtModule {
+  /** The heap: shared, as ONNX Runtime's threads need it. */
+  readonly memory: WebAssembly.Memory;
   readonly PTR_SIZE: number;
   readonly HEAPU8: Uint8Array;
   _malloc(bytes: number): number;
@@ -33,14 +35,24 @@ export interface OrtModule {
 const PLACE = "tabwright.onnxruntime";
 
 /**
- * Code that starts ONNX Runtime's WebAssembly as its glue code does, and leaves the module where
- * {@link startedModule} finds it. onnxruntime-web hands it to nobody.
+ * Code that starts ONNX Runtime's WebAssembly as its glue code does, and leaves the module and its memory where
+ * {@link startedModule} finds them. onnxruntime-web hands the one to nobody, and the glue code makes
+ * the other, before it waits for anything, for itself.
  *
  * @param glue URL of the glue code.
  */
 export function watched(glue: string): string {
   return `import start from ${JSON.stringify(glue)};
-export default async (config) => (globalThis[Symbol.for(${JSON.stringify(PLACE)})] = await start(config));`;
+export default async (config) => {
+  const { Memory } = WebAssembly;
+  let memory;
+  WebAssembly.Memory = function (wanted) { return (memory = new Memory(wanted)); };
+  const starting = start(config);
+  WebAssembly.Memory = Memory;
+  const module = await starting;
+  module.memory = memory;
+  return (globalThis[Symbol.for(${JSON.stringify(PLACE)})] = module);
+};`;
 }
 
 /** The module, once ONNX Runtime has started. */

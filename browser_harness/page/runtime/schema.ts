@@ -190,8 +190,6 @@ export interface TargetEntry {
   readonly session_config: Readonly<Record<string, string>>;
   /** the weights in memory, once loaded */
   readonly weight_bytes?: number;
-  /** tensors whose codes become floats while the session is made */
-  readonly folded: readonly string[];
 }
 
 /**

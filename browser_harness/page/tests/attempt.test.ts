@@ -3,13 +3,14 @@ import { expect, test, vi } from "vitest";
 import { type Attempting, openWay } from "../runtime/attempt.ts";
 import { MemoryStore } from "../runtime/store.ts";
 
-const seen = vi.hoisted(() => ({ control: new AbortController(), freed: [] as string[] }));
+const seen = vi.hoisted(() => ({ control: new AbortController(), freed: [] as string[], threads: 0 }));
 
-vi.mock("../runtime/ort.ts", () => ({ ortVersion: () => "1", prepareOrt: () => 1, usableThreads: () => 1 }));
+vi.mock("../runtime/ort.ts", () => ({ ortVersion: () => "1", prepareOrt: () => undefined, usableThreads: () => 3 }));
 vi.mock("../runtime/start_ort.ts", () => ({ startOrt: async () => undefined }));
 vi.mock("../runtime/open_loop.ts", () => ({
   prefillSizes: () => [16],
-  openLoop: async () => {
+  openLoop: async (_loop: string, { threads }: { threads: number }) => {
+    seen.threads = threads;
     seen.control.abort();
     const loop = { dispose: () => void seen.freed.push("loop") };
     return { kind: "plain", loop, session: { release: async () => void seen.freed.push("session") } };
@@ -34,4 +35,6 @@ test("a load that is stopped while its session is made ends there, and frees it"
   await expect(opening).rejects.toMatchObject({ code: "aborted" });
   expect(phases).toEqual(["session"]);
   expect(seen.freed).toEqual(["loop", "session"]);
+  // As many as the page can have, whatever was asked for.
+  expect(seen.threads).toBe(3);
 });

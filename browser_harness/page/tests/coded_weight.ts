@@ -1,30 +1,33 @@
-import type { FoldedWeight } from "../runtime/folded_weights.ts";
+import type { CodedWeight } from "../runtime/coded_weights.ts";
 import type { ExternalData } from "../runtime/onnx_model.ts";
 
 /** A weight as a shard holds it, and what its bytes stand for. */
 export interface Coded {
-  readonly weight: FoldedWeight;
+  readonly weight: CodedWeight;
   readonly file: Uint8Array<ArrayBuffer>;
-  readonly codes: readonly number[];
-  readonly scales: readonly number[];
-  readonly zeroPoints: readonly number[];
+  /** [rows, columns], as DequantizeLinear's definition makes it, but exact. */
+  readonly values: Float64Array;
 }
 
-export type Shape = Pick<FoldedWeight, "rows" | "columns" | "bits" | "block" | "scaleBytes">;
+export interface Shape extends Pick<CodedWeight, "rows" | "columns" | "bits" | "block" | "scaleBytes"> {
+  /** Whether all zero points are the middle of what codes may be. */
+  readonly middle?: boolean;
+  /** Bits of a binary16 for each block; around 1, of either sign, unless told. */
+  readonly half?: (group: number) => number;
+}
 
 /** A number from 0 to `below`, another for every `seed`. */
-const pick = (seed: number, below: number) => (Math.imul(seed + 1, 0x9e3779b1) >>> 12) % below;
+export const pick = (seed: number, below: number) => (Math.imul(seed + 1, 0x9e3779b1) >>> 12) % below;
 
 /** Codes, scales and zero points that look like chance, at ranges of one file. */
-export function codedWeight(shape: Shape, name = "weight", location = "shard"): Coded {
+export function codedWeight({ middle = false, half = around1, ...shape }: Shape, location = "shard"): Coded {
   const { rows, columns, bits, block, scaleBytes } = shape;
   const count = rows * columns;
   const groups = count / block;
   const codes = Array.from({ length: count }, (_, at) => pick(at, 1 << bits));
-  const zeroPoints = Array.from({ length: groups }, (_, at) => pick(at + 7, 1 << bits));
-  // Halves of either sign, normal and subnormal.
-  const halves = Array.from({ length: groups }, (_, at) => (at % 5 === 0 ? 1 + pick(at, 1023) : 0x400 + pick(at, 0x7000)) | (at % 3 ? 0 : 0x8000));
-  const scales = scaleBytes === 2 ? halves.map(halfValue) : halves.map((half) => Math.fround(halfValue(half) / 3));
+  const zeroPoints = Array.from({ length: groups }, (_, at) => (middle ? 1 << (bits - 1) : pick(at + 7, 1 << bits)));
+  const halves = Array.from({ length: groups }, (_, at) => half(at));
+  const scales = scaleBytes === 2 ? halves.map(halfValue) : halves.map((each) => Math.fround(halfValue(each) / 3));
   const parts = [
     pack(codes, bits),
     scaleBytes === 2 ? new Uint8Array(Uint16Array.from(halves).buffer) : new Uint8Array(Float32Array.from(scales).buffer),
@@ -39,23 +42,15 @@ export function codedWeight(shape: Shape, name = "weight", location = "shard"): 
     return { location, offset: offset - part.length, length: part.length };
   });
   const [codeData, scaleData, zeroData] = stored as [ExternalData, ExternalData, ExternalData];
-  const weight = { name, ...shape, codes: codeData, scales: scaleData, zeroPoints: zeroData };
-  return { weight, file, codes, scales, zeroPoints };
+  const values = Float64Array.from(codes, (code, at) => {
+    const group = Math.floor(at / block);
+    return (code - (zeroPoints[group] as number)) * (scales[group] as number);
+  });
+  return { weight: { ...shape, codes: codeData, scales: scaleData, zeroPoints: zeroData }, file, values };
 }
 
-/** What DequantizeLinear's definition makes of them, turned: float32 [columns, rows]. */
-export function expected({ weight, codes, scales, zeroPoints }: Coded): Float32Array {
-  const { rows, columns, block } = weight;
-  const turned = new Float32Array(rows * columns);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const at = row * columns + column;
-      const group = Math.floor(at / block);
-      turned[column * rows + row] = ((codes[at] as number) - (zeroPoints[group] as number)) * (scales[group] as number);
-    }
-  }
-  return turned;
-}
+/** From 1/2 to 2. */
+const around1 = (group: number) => (0x3800 + pick(group, 0x800)) | (group % 3 ? 0 : 0x8000);
 
 /** As ONNX packs UINT4: two to a byte, the first in the low half. */
 function pack(values: readonly number[], bits: 4 | 8): Uint8Array {

@@ -5,7 +5,7 @@ import { Loss } from "../runtime/loss.ts";
 import { openLoop, type Parts } from "../runtime/open_loop.ts";
 import type { State } from "../runtime/schema.ts";
 
-const sessions = vi.hoisted(() => ({ made: 0 }));
+const sessions = vi.hoisted(() => ({ made: 0, uses: [] as object[] }));
 
 vi.mock("../runtime/ort.ts", async (original) => ({
   ...(await original<typeof import("../runtime/ort.ts")>()),
@@ -15,8 +15,18 @@ vi.mock("../runtime/ort.ts", async (original) => ({
   },
 }));
 
+vi.mock("../runtime/heap_session.ts", () => ({
+  HeapSession: {
+    open: async (_files: object, use: object) => {
+      sessions.uses.push(use);
+      return { inputNames: [], release: async () => undefined };
+    },
+  },
+}));
+
 beforeEach(() => {
   sessions.made = 0;
+  sessions.uses = [];
 });
 
 /** 32 bytes a position. */
@@ -32,6 +42,7 @@ function parts(...states: State[]): Parts {
     gpu: { device: {}, loss: new Loss(new Promise(() => undefined)) } as unknown as Gpu,
     file: () => new Blob([]),
     shards: new Map(),
+    threads: 3,
     signal: undefined,
     notes: [],
   } as unknown as Parts;
@@ -59,4 +70,12 @@ test.each<["plain" | "resident", number]>([
   // A code that no fallback answers: the next way would have the same budget.
   await expect(opening).rejects.toMatchObject({ code: "bad-input", message: expect.stringContaining("cacheBudgetBytes") });
   expect(sessions.made).toBe(0);
+});
+
+test("without a GPU the plain loop's session is one in the heap, which keeps the states there and has the page's threads", async () => {
+  const { signal } = new AbortController();
+  const given = { ...parts(KEY, CONVOLUTION), gpu: undefined, signal };
+  await openLoop("plain", given, [512], memory(Infinity));
+  expect(sessions.made).toBe(0);
+  expect(sessions.uses).toEqual([{ sessionConfig: {}, kept: ["pk", "pc"], threads: 3, signal, notes: given.notes }]);
 });

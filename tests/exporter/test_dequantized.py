@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -15,13 +13,12 @@ import pytest
 import torch
 
 from exporter.diagnose.points import find_points
-from exporter.lower import folded
-from exporter.needs import weight_bytes
+from exporter.lower import dequantized
 from exporter.pipeline import export
 from exporter.prove import prove
 from exporter.reference.model import load_bundle
 from manifests.bundle import read_manifest
-from targets import TARGETS, find_targets
+from targets import find_targets
 from tests.decoder import Decoder
 
 Factory = Callable[[str], Path]
@@ -38,7 +35,7 @@ def test_a_head_in_pieces_gives_the_same_logits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(folded, "PIECE_BYTES", 1 << 14)
+    monkeypatch.setattr(dequantized, "PIECE_BYTES", 1 << 14)
     checkpoint, bundle = tiny_checkpoint(variant), tmp_path / "bundle"
     targets = find_targets(["wasm-q4"], head_bits=head_bits)
     manifest = export(checkpoint, targets, bundle, runtime=page)
@@ -69,7 +66,7 @@ def test_a_head_in_pieces_gives_the_same_logits(
     np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
 
 
-def test_no_embedding_is_folded(tiny_checkpoint: Factory, page: Path, tmp_path: Path) -> None:
+def test_no_embedding_is_dequantized(tiny_checkpoint: Factory, page: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     export(tiny_checkpoint("w4a16-g32-untied"), find_targets(["wasm-q4"]), bundle, runtime=page)
     [embedding] = [
@@ -83,32 +80,3 @@ def test_no_embedding_is_folded(tiny_checkpoint: Factory, page: Path, tmp_path: 
     }
     assert "DequantizeLinear" not in readers
     assert "Gather" in readers
-
-
-@pytest.mark.parametrize("variant", ["bf16", "w4a16-g32-untied", "gptq-act-order"])
-def test_what_does_not_fit_as_floats_stays_codes(
-    variant: str, tiny_checkpoint: Factory, page: Path, tmp_path: Path
-) -> None:
-    checkpoint, whole, mixed = tiny_checkpoint(variant), tmp_path / "whole", tmp_path / "mixed"
-    manifest = export(checkpoint, find_targets(["wasm-q4"]), whole, runtime=page)
-    everything = manifest.targets["wasm-q4"].weight_bytes
-    assert everything is not None
-    room = replace(TARGETS["wasm-q4"], heap_bytes=everything * 3 // 4)
-    manifest = export(checkpoint, (room,), mixed, runtime=page)
-    entry, rows = manifest.targets["wasm-q4"], manifest.weights["q4"].tensors
-    matrices = [row.name for row in rows if row.role in ("linear", "head", "tied")]
-    kept = [name for name in matrices if name not in entry.folded]
-    assert entry.folded
-    assert kept
-    assert weight_bytes(room, manifest.weights["q4"]) <= everything * 3 // 4
-    [remark] = [said for said in manifest.source.remarks if said.startswith("wasm-q4")]
-    assert remark.startswith(f"wasm-q4: {len(kept)} of {len(matrices)} matrices stay codes")
-
-    graph = onnx.load(mixed / entry.graph, load_external_data=False).graph
-    made = Counter(node.op_type for node in graph.node)
-    assert made["MatMulNBits"] == len(kept)
-    np.testing.assert_allclose(
-        Decoder(mixed, "wasm-q4").step(IDS, keep=0),
-        Decoder(whole, "wasm-q4").step(IDS, keep=0),
-        atol=1e-4,
-    )

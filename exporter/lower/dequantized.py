@@ -1,8 +1,8 @@
-"""Products over float weights that are made from codes at load.
+"""Products over a DequantizeLinear of codes, which every ONNX Runtime can run.
 
-Whoever runs the graph may fold every DequantizeLinear as onnxruntime does, or make the floats
-itself where they stay, as our page does (decision 0033).  Either holds a weight's codes besides
-while it makes its floats, so a head, which is many times a linear's size, is cut into pieces.
+onnxruntime folds the floats when it loads the graph; our page multiplies by the codes
+(decision 0034).  Either holds a weight twice while it brings it into its own form, so a head,
+which is many times a linear's size, is cut into pieces.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ROWS_TOGETHER = 16
 PIECE_BYTES = 8 << 20
 
 
-def folded_product(
+def dequantized_product(
     graph: ir.Graph, matrix: Matrix, store: StoredWeights, source: ir.Value | None
 ) -> list[ir.Node]:
     """Nodes for ``source`` [..., K] times the transpose of ``matrix`` [N, K], in float32.
 
-    FusedMatMul takes the weight as [N, K]; a Transpose would be folded into a second copy.
+    FusedMatMul takes the weight as [N, K]; a Transpose would be folded as well, into a second copy.
     """
     rows, _ = matrix.shape
     step = rows if matrix.role == "linear" else _piece_rows(matrix)
