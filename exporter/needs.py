@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from exporter.checkpoint import Dense, Packed
-from manifests.bundle import Tensor, WeightSet
+from manifests.bundle import WeightSet
 from targets import Target
 
 #: WebGPU's own limits, which every adapter has (W3C WebGPU, section 3.6.2 "Limits").
@@ -45,13 +45,7 @@ def least_bytes(target: Target, weights: Iterable[Dense | Packed], roles: Mappin
     )
 
 
-def stored_bytes(tensors: Iterable[Tensor]) -> int:
-    """What ``tensors`` take as they lie in the shards."""
-    return sum(row.stored_bytes for row in tensors)
-
-
 def weight_bytes(target: Target, weights: WeightSet) -> int:
     """Bytes that the weights take in memory, once loaded."""
-    if target.execution_provider == "webgpu":
-        return stored_bytes(weights.tensors)
-    return sum(row.heap_bytes for row in weights.tensors)
+    on_gpu = target.execution_provider == "webgpu"
+    return sum(row.stored_bytes if on_gpu else row.heap_bytes for row in weights.tensors)

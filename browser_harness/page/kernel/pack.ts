@@ -3,8 +3,8 @@
 // Of the source each row's codes lie one after the other, two to a byte at 4 bits; scales and zero points
 // are [rows, columns / block].
 
-/** Rows of a panel. */
-const PANEL: u32 = 16;
+import { beforeCodes, PANEL, SCALES } from "./panel";
+
 /** Columns that are read at a time, which divides every span. */
 const AT_ONCE: u32 = 16;
 
@@ -41,9 +41,9 @@ export function pack(
         // What `product.ts` reads 16 times too large.
         const factor: f32 = bits == 4 && row & 4 ? 0.0625 : 1;
         store<f32>(packed + (<usize>row << 2), row > last ? 0 : scaleAt(scales, group, scaleBytes) * factor);
-        if (zeros) store<u8>(packed + 4 * PANEL + row, codeAt(zeroPoints, group, bits));
+        if (zeros) store<u8>(packed + SCALES + row, codeAt(zeroPoints, group, bits));
       }
-      packed += zeros ? 5 * PANEL : 4 * PANEL;
+      packed += beforeCodes(zeros);
     }
     const first = codes + ((<usize>column * bits) >> 3);
     for (let lane: u32 = 0; lane < 4; lane++) {

@@ -3,21 +3,18 @@
 // A row of activations alone is rounded to two whole numbers of 16 bits each, the second 1/256 as large, with a
 // scale for every `span`: products and sums within a span are exact, and what rounding loses is what
 // float32 would lose. Reading the codes is what takes the time then. Of more rows a panel is made floats
-// once for all of them. A weight [rows, columns] lies in panels of 16 rows, a panel in
-// spans one after the other. A span begins with the rows' scales, float32, and their zero points, a byte
-// each, unless they are the middle of what codes may be. Its codes follow: for two columns next to each
-// other, a vector (4 bits) or two (8 bits) whose i32 lanes belong to a row each, so that one instruction
-// multiplies four rows by both columns. Of the four rows that share an i32 lane at 4 bits, the second
-// and the fourth are read 16 times too large, for want of a shift; their scales are as much smaller.
+// once for all of them. A weight lies as panel.ts says. For two columns next to each other a panel's codes are a
+// vector (4 bits) or two (8 bits) whose i32 lanes belong to a row each, so that one instruction multiplies
+// four rows by both columns. Of the four rows that share an i32 lane at 4 bits, the second and the fourth are
+// read 16 times too large, for want of a shift; their scales are as much smaller.
 //
 // The memory is another module's, and nothing here is kept in it but what a caller points to: any
 // number of threads may run this code on it.
 
-/** Rows of a panel. */
-const PANEL: u32 = 16;
+import { beforeCodes, PANEL, panelBytes, SCALES } from "./panel";
+
 /** The largest whole number that an activation becomes. */
 const LARGEST: f32 = 32767;
-
 /** How much smaller the second number's steps are. */
 const FINER: f32 = 256;
 
@@ -50,9 +47,6 @@ const FLOATS: usize = 56;
 /** f32 [count, rows] */
 const PRODUCTS: usize = 60;
 
-/** Bytes of a span's scales, and of its zero points. */
-const SCALES: usize = 64;
-const POINTS: usize = 16;
 // What is decided when this is compiled, as types, of which only the size is read.
 /** Codes of 4 bits, or of 8. */
 type Nibble = u8;
@@ -173,28 +167,21 @@ function takePanels(job: usize, thread: u32): void {
 
 /** Where a panel begins. */
 @inline
-function placeOf(job: usize, panel: u32, bits: u32): usize {
-  const columns = <usize>load<u32>(job + COLUMNS);
-  const spans = columns / load<u32>(job + SPAN);
-  return <usize>load<u32>(job + WEIGHT) + <usize>panel * (columns * 2 * bits + spans * beforeCodes(job));
-}
-
-@inline
-function beforeCodes(job: usize): usize {
-  return load<u32>(job + ZEROS) ? SCALES + POINTS : SCALES;
+function placeOf(job: usize, panel: u32, bits: u32, zeros: bool): usize {
+  const bytes = panelBytes(load<u32>(job + COLUMNS), bits, load<u32>(job + SPAN), zeros);
+  return <usize>load<u32>(job + WEIGHT) + <usize>panel * bytes;
 }
 
 /** A panel by a row of activations as `round` leaves it. */
 function multiplyRow<Code>(job: usize, panel: u32): void {
-  const nibbles = sizeof<Code>() == sizeof<Nibble>();
-  const bits: u32 = nibbles ? 4 : 8;
+  const bits: u32 = sizeof<Code>() == sizeof<Nibble>() ? 4 : 8;
   const columns = <usize>load<u32>(job + COLUMNS);
   const span = <usize>load<u32>(job + SPAN);
   const zeros = load<u32>(job + ZEROS) != 0;
-  const before = beforeCodes(job);
+  const before = <usize>beforeCodes(zeros);
   const second = columns * 2;
   const secondSums = (columns / span) * 4;
-  let codes = placeOf(job, panel, bits);
+  let codes = placeOf(job, panel, bits, zeros);
   let x = <usize>load<u32>(job + ROUNDED);
   let step = <usize>load<u32>(job + STEPS);
   let sum = <usize>load<u32>(job + SUMS);
@@ -258,8 +245,8 @@ function unpack<Code>(job: usize, panel: u32, floats: usize): void {
   const columns = load<u32>(job + COLUMNS);
   const span = load<u32>(job + SPAN);
   const zeros = load<u32>(job + ZEROS) != 0;
-  const before = beforeCodes(job);
-  let codes = placeOf(job, panel, bits);
+  const before = <usize>beforeCodes(zeros);
+  let codes = placeOf(job, panel, bits, zeros);
   for (let column: u32 = 0; column < columns; column += span) {
     const scales = codes;
     const z0 = start(zeros, scales + SCALES, 0, bits, 1);

@@ -1,8 +1,6 @@
 import { TabwrightError } from "./errors.ts";
 import { type OrtModule, startedModule } from "./ort_module.ts";
 
-/** ONNX's numbers of the types that a graph for the CPU takes and gives. */
-export const TYPES: { readonly [name: string]: number } = { float32: 1, int64: 7 };
 /** As onnxruntime-web numbers the places of a tensor. */
 const ON_CPU = 1;
 const ADDRESSABLE = 2 ** 32;
@@ -55,9 +53,15 @@ export class Heap {
 
   /** All of it, until it grows: by an allocation, a run, or in another of ONNX Runtime's threads. */
   get bytes(): Uint8Array {
-    // The module's own views are renewed when they are used.
-    this.module.getValue(0, "i8");
-    return this.module.HEAPU8;
+    return new Uint8Array(this.module.memory.buffer);
+  }
+
+  /** Writes what comes, piece after piece. */
+  async write(pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, place: number): Promise<void> {
+    for await (const piece of pieces) {
+      this.bytes.set(piece, place);
+      place += piece.length;
+    }
   }
 
   /**

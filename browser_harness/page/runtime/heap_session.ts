@@ -1,5 +1,6 @@
-import { throwIfAborted, reason, TabwrightError } from "./errors.ts";
-import { Heap, HeapTensor, TYPES } from "./heap.ts";
+import type { CodedWeight } from "./coded_weights.ts";
+import { reason, TabwrightError, throwIfAborted } from "./errors.ts";
+import { Heap, HeapTensor } from "./heap.ts";
 import { DATA, type ExternalData, type Tensor } from "./onnx_model.ts";
 import { createSession, ort } from "./ort.ts";
 import { type PackedWeight, Products } from "./products.ts";
@@ -34,13 +35,24 @@ export interface HeapSessionUse {
   readonly notes: string[];
 }
 
+/** Types of inputs, by onnxruntime-web's names. */
+const TYPES: ReadonlyMap<string, number> = new Map([
+  ["float32", DATA.FLOAT],
+  ["int64", DATA.INT64],
+]);
+
 /** Values that a run has so far, by their names in the graph. */
 class Values {
+  readonly #constants: ReadonlyMap<string, HeapTensor>;
   readonly #tensors = new Map<string, HeapTensor>();
   readonly #own = new Set<string>();
 
+  constructor(constants: ReadonlyMap<string, HeapTensor>) {
+    this.#constants = constants;
+  }
+
   get(name: string): HeapTensor {
-    const tensor = this.#tensors.get(name);
+    const tensor = this.#tensors.get(name) ?? this.#constants.get(name);
     if (!tensor) throw new Error(`nothing made '${name}'`);
     return tensor;
   }
@@ -92,7 +104,8 @@ export class HeapSession implements Runner {
   readonly #kept: ReadonlySet<string>;
   readonly #heap: Heap;
   #products: Products | undefined;
-  readonly #sessions: ort.InferenceSession[] = [];
+  /** By the text of their models. */
+  readonly #sessions = new Map<string, ort.InferenceSession>();
   readonly #constants = new Map<string, HeapTensor>();
   readonly #allocated: number[] = [];
   readonly #steps: Step[] = [];
@@ -127,14 +140,13 @@ export class HeapSession implements Runner {
 
   /** @throws Error with what ONNX Runtime says. */
   async run(feeds: Readonly<Record<string, Value>>): Promise<Record<string, Value>> {
-    const values = new Values();
+    const values = new Values(this.#constants);
     try {
       for (const name of this.inputNames) {
         const value = feeds[name] as Value;
         if (value instanceof HeapTensor) values.lend(name, value);
         else values.add(name, this.#bring(value));
       }
-      for (const [name, tensor] of this.#constants) values.lend(name, tensor);
       for (const step of this.#steps) {
         await step.run(values);
         for (const name of step.ends) values.end(name);
@@ -150,7 +162,9 @@ export class HeapSession implements Runner {
 
   /** Gives back the session and all that it holds. */
   async release(): Promise<void> {
-    for (const session of this.#sessions.splice(0)) await session.release();
+    const sessions = [...this.#sessions.values()];
+    this.#sessions.clear();
+    for (const session of sessions) await session.release();
     this.#products?.dispose();
     for (const tensor of this.#constants.values()) tensor.dispose();
     this.#constants.clear();
@@ -161,25 +175,23 @@ export class HeapSession implements Runner {
     const read = (data: ExternalData) => pieces(shards, data);
     for (const [name, tensor] of parts.constants) this.#constants.set(name, await this.#constant(tensor, read));
     const products = (this.#products = await Products.open(this.#heap, threads));
-    const packed = new Map<object, PackedWeight>();
+    const packed = new Map<CodedWeight, PackedWeight>();
     for (const weight of parts.weights.toSorted((a, b) => inTheOrderOfFiles(a.codes, b.codes))) {
       throwIfAborted(signal);
       packed.set(weight, await products.pack(weight, read));
     }
     const ends = endsOf(parts);
-    const sessions = new Map<string, ort.InferenceSession>();
     for (const [index, stage] of parts.stages.entries()) {
       throwIfAborted(signal);
-      const told = { ends: ends[index] as string[] };
-      if (stage.kind === "products") {
-        this.#steps.push({ run: (values) => this.#multiply(stage, packed, values), ...told });
-        continue;
+      let run: Step["run"];
+      if (stage.kind === "products") run = this.#productRun(stage, products, packed);
+      else {
+        const key = latin1.decode(stage.model);
+        const session = this.#sessions.get(key) ?? (await createSession({ graph: stage.model, shards }, undefined, sessionConfig));
+        this.#sessions.set(key, session);
+        run = this.#graphRun(stage, session);
       }
-      const key = latin1.decode(stage.model);
-      const session = sessions.get(key) ?? (await createSession({ graph: stage.model, shards }, undefined, sessionConfig));
-      if (!sessions.has(key)) this.#sessions.push(session);
-      sessions.set(key, session);
-      this.#steps.push({ run: this.#graphRun(stage, session), ...told });
+      this.#steps.push({ run, ends: ends[index] as string[] });
     }
   }
 
@@ -214,18 +226,27 @@ export class HeapSession implements Runner {
     };
   }
 
-  #multiply({ products }: ProductStage, packed: ReadonlyMap<object, PackedWeight>, values: Values): void {
+  /** Multiplies as a stage says, all weights of an input together. */
+  #productRun(
+    stage: ProductStage,
+    products: Products,
+    packed: ReadonlyMap<CodedWeight, PackedWeight>,
+  ): (values: Values) => void {
     const heap = this.#heap;
-    for (const [input, together] of Map.groupBy(products, (product) => product.input)) {
-      const { data, dims } = heap.look(values.get(input));
-      const count = dims.slice(0, -1).reduce((product, axis) => product * axis, 1);
-      const weights = together.map(({ weight, output }) => {
-        const { tensor, place } = heap.room(DATA.FLOAT, 4 * count * weight.rows, [...dims.slice(0, -1), weight.rows]);
-        values.add(output, tensor);
-        return [packed.get(weight) as PackedWeight, place] as const;
-      });
-      (this.#products as Products).multiply(data, count, weights);
-    }
+    const groups = [...Map.groupBy(stage.products, ({ input }) => input)];
+    return (values) => {
+      for (const [input, together] of groups) {
+        const { data, dims } = heap.look(values.get(input));
+        const outer = dims.slice(0, -1);
+        const count = outer.reduce((product, axis) => product * axis, 1);
+        const weights = together.map(({ weight, output }) => {
+          const { tensor, place } = heap.room(DATA.FLOAT, 4 * count * weight.rows, [...outer, weight.rows]);
+          values.add(output, tensor);
+          return [packed.get(weight) as PackedWeight, place] as const;
+        });
+        products.multiply(data, count, weights);
+      }
+    };
   }
 
   async #constant(tensor: Tensor, read: (data: ExternalData) => AsyncIterable<Uint8Array>): Promise<HeapTensor> {
@@ -234,11 +255,7 @@ export class HeapSession implements Runner {
     const bytes = external?.length ?? (raw as Uint8Array).length;
     const { tensor: made, place } = heap.room(type, bytes, dims);
     try {
-      let at = place;
-      for await (const piece of external ? read(external) : [raw as Uint8Array]) {
-        heap.bytes.set(piece, at);
-        at += piece.length;
-      }
+      await heap.write(external ? read(external) : [raw as Uint8Array], place);
       return made;
     } catch (error) {
       made.dispose();
@@ -247,7 +264,7 @@ export class HeapSession implements Runner {
   }
 
   #bring({ type: name, data, dims }: ort.Tensor): HeapTensor {
-    const type = TYPES[name];
+    const type = TYPES.get(name);
     if (type === undefined) throw new Error(`an input is ${name}, which no graph for the CPU takes`);
     const { buffer, byteOffset, byteLength } = data as Float32Array;
     const { tensor, place } = this.#heap.room(type, byteLength, dims);

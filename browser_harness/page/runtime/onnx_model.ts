@@ -14,7 +14,7 @@ const TYPE = { tensor: 1 } as const;
 const TENSOR_TYPE = { element: 1 } as const;
 
 /** What is used of TensorProto.DataType. */
-export const DATA = { FLOAT: 1, UINT8: 2, FLOAT16: 10, UINT4: 21 } as const;
+export const DATA = { FLOAT: 1, UINT8: 2, INT64: 7, FLOAT16: 10, UINT4: 21 } as const;
 
 const VARINT = 0;
 const BYTES = 2;

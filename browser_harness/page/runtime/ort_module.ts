@@ -3,7 +3,6 @@ export interface OrtModule {
   /** The heap: shared, as ONNX Runtime's threads need it. */
   readonly memory: WebAssembly.Memory;
   readonly PTR_SIZE: number;
-  readonly HEAPU8: Uint8Array;
   _malloc(bytes: number): number;
   _free(place: number): void;
   stackSave(): number;

@@ -5,8 +5,9 @@ import type { CodedWeight } from "./coded_weights.ts";
 import type { Heap } from "./heap.ts";
 import type { ExternalData } from "./onnx_model.ts";
 
-/** What `kernel/pack.ts` and `kernel/product.ts` export. */
+/** What is used of what `kernel/` exports. */
 interface Kernel {
+  panelBytes(columns: number, bits: number, span: number, zeros: boolean): number;
   pack(
     codes: number,
     scales: number,
@@ -109,7 +110,7 @@ export class Products {
       const [codes, scales, zeroPoints] = await this.#bring(stored, source, read);
       const points = heap.bytes.subarray(zeroPoints, zeroPoints + weight.zeroPoints.length);
       const zeros = points.some((octet) => octet !== (bits === 4 ? 0x88 : 0x80));
-      const panelBytes = 2 * columns * bits + (columns / span) * (zeros ? 5 : 4) * PANEL;
+      const panelBytes = this.#kernel.panelBytes(columns, bits, span, zeros);
       const packed = { rows, columns, bits, span, zeros, place: this.#own(panels * panelBytes) };
       for (let panel = 0; panel < panels; panel++) {
         const row = panel * PANEL;
@@ -181,12 +182,8 @@ export class Products {
     const places: number[] = [];
     let next = start;
     for (const data of stored) {
-      let at = next;
-      places.push(at);
-      for await (const piece of read(data)) {
-        this.#heap.bytes.set(piece, at);
-        at += piece.length;
-      }
+      places.push(next);
+      await this.#heap.write(read(data), next);
       next += aligned(data.length);
     }
     return places as [number, number, number];
