@@ -15,9 +15,11 @@ GIB = 1 << 30
 #: The WASM heap of a page that loaded a WebGPU target, none of whose weights stay in it.
 _RUNTIME_HEAP = 50 << 20
 #: Positions that the runtime feeds at once, what its cache on a GPU begins with and what it
-#: grows by at most (page/runtime/open_loop.ts, resident_loop.ts).
+#: grows by at most (page/runtime/open_loop.ts, resident_loop.ts); and by how many positions a
+#: CPU's cache grows (heap_cache.ts).
 _CHUNK: MappingProxyType[str, int] = MappingProxyType({"gpu": 256, "wasm": 128})
 _FIRST_POSITIONS = 256
+_HEAP_STEP = 128
 _CACHE_GROWTH = 64 << 20
 #: wasm32 addresses no more.
 _WASM_MOST = 4 * GIB
@@ -36,9 +38,11 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     """What ``target`` holds once it has seen a text of ``context`` positions.
 
     On a GPU the codes lie as they are stored, scales in the width of the activations.  The cache
-    comes in whole steps of its first size where a step writes it in place; elsewhere a step's
-    old one and new one are there together.  On a CPU the heap itself grows by up to 96 MiB beyond
-    what is needed.
+    comes in whole steps of its first size where a step writes it in place; in the conventional
+    graph a step's old one and new one are there together.  On a CPU it is written in place, and
+    counts once; but where the page's kernel does not attend (Gemma 2, graphs of optimum, what
+    ``model.info.notes`` says) both are there, which no manifest tells.  The heap itself grows by
+    up to 96 MiB beyond what is needed.
     """
     entry = manifest.targets[target]
     rows = manifest.weights[entry.weights].tensors
@@ -47,7 +51,9 @@ def predict(manifest: Manifest, target: str, context: int) -> Prediction:
     widest = max((max(row.shape) for row in rows if len(row.shape) > 1 and _inner(row)), default=1)
     logits = 4 * manifest.model.vocab_size
     states = 2 * (context * position + fixed)
-    if entry.resident_graph:
+    if entry.execution_provider == "wasm":
+        states = -(-context // _HEAP_STEP) * _HEAP_STEP * position + 2 * fixed
+    elif entry.resident_graph:
         states = _capacity(context, position, manifest.model.context_length) * position + fixed
     if entry.execution_provider == "webgpu":
         rows_at_once = min(context, _CHUNK["gpu"])

@@ -13,7 +13,6 @@ MIB = 1 << 20
 
 Matmul = Literal["matmul-nbits", "dequantize-linear"]
 Gather = Literal["gather-block-quantized", "unpacked"]
-Attention = Literal["fused", "spelt-out"]
 RoundingMethod = Literal["nearest", "search"]
 
 
@@ -51,8 +50,6 @@ class Target:
         gather: ``gather-block-quantized`` reads an embedding's codes with one operator
             (com.microsoft GatherBlockQuantized); ``unpacked`` with several that every
             build has.
-        attention: ``fused`` has one operator for it (com.microsoft
-            GroupQueryAttention); ``spelt-out`` products and a Softmax, where they are faster.
         max_shard_bytes: shards stay below it; far below 4 GiB, where wasm32
             runtimes read wrong offsets.
         features, limits: what the GPU device must offer.
@@ -69,7 +66,6 @@ class Target:
     activation_dtype: Literal["float16", "float32"]
     matmul: Matmul
     gather: Gather
-    attention: Attention
     resident_graph: str | None = None
     block_size: int = 32
     rounding: RoundingMethod = "search"
@@ -103,7 +99,6 @@ _WEBGPU_Q4 = Target(
     activation_dtype="float32",
     matmul="matmul-nbits",
     gather="gather-block-quantized",
-    attention="fused",
     resident_graph="model_q4_resident",
     # WebGPU's defaults are 256 MiB, 128 MiB and 8.  A large head is one binding, and
     # onnxruntime-web's fused q/k/v kernel binds nine buffers.
@@ -125,7 +120,6 @@ _WASM_Q4 = Target(
     activation_dtype="float32",
     matmul="dequantize-linear",
     gather="unpacked",
-    attention="spelt-out",
     # ONNX Runtime must not make quantised kernels of what is meant as floats.
     session_config=MappingProxyType({"session.disable_quant_qdq": "1"}),
     heap_bytes=3328 * MIB,

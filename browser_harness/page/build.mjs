@@ -36,7 +36,7 @@ const common = {
 await rm(dist, { recursive: true, force: true });
 await mkdir(join(bundle, "runtime"), { recursive: true });
 
-await assemble("product", ["panel", "pack", "product"]);
+await assemble("kernel", ["panel", "pack", "product", "threads", "calls"]);
 
 await build({ ...common, entryPoints: ["runtime/index.ts"], outfile: join(bundle, "runtime/tabwright.js") });
 // With a runtime of its own, since an import of the shipped one cannot be pinned without an inline

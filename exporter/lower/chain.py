@@ -24,20 +24,8 @@ class Chain:
         **attributes: Attribute,
     ) -> ir.Value:
         """The one value of a new node."""
-        [value] = self.split(operator, *inputs, parts=1, domain=domain, **attributes)
-        return value
-
-    def split(
-        self,
-        operator: str,
-        *inputs: ir.Value | None,
-        parts: int,
-        domain: str = "",
-        **attributes: Attribute,
-    ) -> tuple[ir.Value, ...]:
-        """The ``parts`` values of a new node."""
-        node = ir.node(operator, inputs, attributes, domain=domain, num_outputs=parts)
-        for index, value in enumerate(node.outputs):
-            value.name = f"{self.name}.{len(self.nodes)}" + (f".{index}" if parts > 1 else "")
+        node = ir.node(operator, inputs, attributes, domain=domain)
+        [value] = node.outputs
+        value.name = f"{self.name}.{len(self.nodes)}"
         self.nodes.append(node)
-        return tuple(node.outputs)
+        return value

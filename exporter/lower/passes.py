@@ -8,7 +8,6 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from exporter.lower.attention import spell_attention
 from exporter.lower.interface import keep_last_logits
 from exporter.lower.matrices import lower_matrices, lower_vectors
 from exporter.lower.resident import stay_resident
@@ -35,8 +34,6 @@ def lower(
     """
     model = skeleton.clone()
     _INTERFACES[kind](model)
-    if target.attention == "spelt-out":
-        spell_attention(model)
     lower_matrices(model, target, store)
     lower_vectors(model, target, store)
     if target.matmul == "dequantize-linear":

@@ -4,6 +4,7 @@
 // are [rows, columns / block].
 
 import { beforeCodes, PANEL, SCALES } from "./panel";
+import { store4 } from "./store";
 
 /** Columns that are read at a time, which divides every span. */
 const AT_ONCE: u32 = 16;
@@ -102,14 +103,6 @@ function interleaved(a: v128, b: v128): v128 {
 @inline
 function interleavedAfter(a: v128, b: v128): v128 {
   return v128.shuffle<u8>(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-}
-
-@inline
-function store4(lanes: v128, place: usize, apart: usize): void {
-  v128.store_lane<u32>(place, lanes, 0);
-  v128.store_lane<u32>(place + apart, lanes, 1);
-  v128.store_lane<u32>(place + 2 * apart, lanes, 2);
-  v128.store_lane<u32>(place + 3 * apart, lanes, 3);
 }
 
 function codeAt(codes: usize, index: u32, bits: u32): u8 {

@@ -7,45 +7,39 @@
 // vector (4 bits) or two (8 bits) whose i32 lanes belong to a row each, so that one instruction multiplies
 // four rows by both columns. Of the four rows that share an i32 lane at 4 bits, the second and the fourth are
 // read 16 times too large, for want of a shift; their scales are as much smaller.
-//
-// The memory is another module's, and nothing here is kept in it but what a caller points to: any
-// number of threads may run this code on it.
 
+import { OWN, take } from "./job";
 import { beforeCodes, PANEL, panelBytes, SCALES } from "./panel";
+import { multiplyRows } from "./rows";
+import { give } from "./store";
 
 /** The largest whole number that an activation becomes. */
 const LARGEST: f32 = 32767;
 /** How much smaller the second number's steps are. */
 const FINER: f32 = 256;
 
-// Where a job's numbers are, in bytes from its start: all u32 but where told.
-/** Grows with every job. */
-const TURN: usize = 0;
-/** How many threads help with the open job; below 0 none may join. */
-const HELPERS: usize = 4;
-/** The next panel that nobody has taken. */
-const NEXT: usize = 8;
-const WEIGHT: usize = 12;
+// Where a job's numbers are, in bytes from its start: all u32.
+const WEIGHT: usize = OWN;
 /** Whether the weight has zero points of its own. */
-const ZEROS: usize = 16;
-const BITS: usize = 20;
-const ROWS: usize = 24;
-const COLUMNS: usize = 28;
-const SPAN: usize = 32;
+const ZEROS: usize = OWN + 4;
+const BITS: usize = OWN + 8;
+const ROWS: usize = OWN + 12;
+const COLUMNS: usize = OWN + 16;
+const SPAN: usize = OWN + 20;
 /** Rows of activations: one of them is read as `round` leaves it, more as they are. */
-const COUNT: usize = 36;
+const COUNT: usize = OWN + 24;
 /** f32 [count, columns] */
-const ACTIVATIONS: usize = 40;
+const ACTIVATIONS: usize = OWN + 28;
 /** i16 [2, columns] */
-const ROUNDED: usize = 44;
+const ROUNDED: usize = OWN + 32;
 /** f32 [columns / span], of the first number */
-const STEPS: usize = 48;
+const STEPS: usize = OWN + 36;
 /** i32 [2, columns / span] */
-const SUMS: usize = 52;
+const SUMS: usize = OWN + 40;
 /** Room for a panel of floats for each thread: f32 [threads, columns, 16]. */
-const FLOATS: usize = 56;
+const FLOATS: usize = OWN + 44;
 /** f32 [count, rows] */
-const PRODUCTS: usize = 60;
+const PRODUCTS: usize = OWN + 48;
 
 // What is decided when this is compiled, as types, of which only the size is read.
 /** Codes of 4 bits, or of 8. */
@@ -54,9 +48,6 @@ type Byte = u16;
 
 /** Panels that a thread takes at a time. */
 const AT_ONCE: u32 = 4;
-const NONE_MAY_JOIN: i32 = -1;
-/** How often a helper looks for the next job before it sleeps: longer than ONNX Runtime takes in between. */
-const LOOKS: u32 = 100_000;
 
 /** Rounds `length` floats at `values`, a multiple of `span`, to two whole numbers each. */
 export function round(values: usize, length: u32, span: u32, rounded: usize, steps: usize, sums: usize): void {
@@ -108,48 +99,14 @@ function total(four: v128): i32 {
   return i32x4.extract_lane(four, 0) + i32x4.extract_lane(four, 1) + i32x4.extract_lane(four, 2) + i32x4.extract_lane(four, 3);
 }
 
-/** Multiplies, with the help of whoever is in `serve` on the same job. */
-export function multiply(job: usize): void {
-  atomic.store<u32>(job + NEXT, 0);
-  atomic.store<i32>(job + HELPERS, 0);
-  atomic.add<u32>(job + TURN, 1);
-  atomic.notify(job + TURN, -1);
-  takePanels(job, 0);
-  // Whoever is still asleep is not waited for.
-  while (atomic.cmpxchg<i32>(job + HELPERS, 0, NONE_MAY_JOIN) != 0) {}
-}
-
-/** Helps with one job after the other and never returns. A thread, from 1 on, that waits here is to be terminated. */
-export function serve(job: usize, thread: u32): void {
-  let turn = atomic.load<u32>(job + TURN);
-  for (;;) {
-    for (let looks: u32 = 0; atomic.load<u32>(job + TURN) == turn; looks++) {
-      if (looks >= LOOKS) atomic.wait<i32>(job + TURN, turn, -1);
-    }
-    turn = atomic.load<u32>(job + TURN);
-    if (!joins(job)) continue;
-    takePanels(job, thread);
-    atomic.sub<i32>(job + HELPERS, 1);
-  }
-}
-
-function joins(job: usize): bool {
-  let helpers = atomic.load<i32>(job + HELPERS);
-  while (helpers >= 0) {
-    const seen = atomic.cmpxchg<i32>(job + HELPERS, helpers, helpers + 1);
-    if (seen == helpers) return true;
-    helpers = seen;
-  }
-  return false;
-}
-
-function takePanels(job: usize, thread: u32): void {
+/** Multiplies panels that nobody else has taken. */
+export function products(job: usize, thread: u32): void {
   const panels = (load<u32>(job + ROWS) + PANEL - 1) / PANEL;
   const nibbles = load<u32>(job + BITS) == 4;
   const alone = load<u32>(job + COUNT) == 1;
   const floats = <usize>load<u32>(job + FLOATS) + <usize>thread * load<u32>(job + COLUMNS) * 64;
   for (;;) {
-    const from = atomic.add<u32>(job + NEXT, AT_ONCE);
+    const from = take(job, AT_ONCE);
     if (from >= panels) return;
     const to = min(from + AT_ONCE, panels);
     for (let panel = from; panel < to; panel++) {
@@ -159,7 +116,7 @@ function takePanels(job: usize, thread: u32): void {
       } else {
         if (nibbles) unpack<Nibble>(job, panel, floats);
         else unpack<Byte>(job, panel, floats);
-        multiplyRows(job, panel, floats);
+        multiplyPanel(job, panel, floats);
       }
     }
   }
@@ -225,7 +182,7 @@ function multiplyRow<Code>(job: usize, panel: u32): void {
     y2 = scaled(y2, a2, b2, size, scales, 2);
     y3 = scaled(y3, a3, b3, size, scales, 3);
   }
-  give(job, panel, 0, y0, y1, y2, y3);
+  give(placeOfProducts(job, panel), rowsOf(job, panel), y0, y1, y2, y3);
 }
 
 /** Two columns of the `which`th four rows: i16, and at 4 bits 16 times too large where `which` is odd. */
@@ -272,42 +229,25 @@ function unpackFour(codes: v128, zeros: v128, scale: v128, place: usize): void {
   v128.store(place, f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(second, zeros)), scale), 64);
 }
 
-/** A panel of floats by all rows of activations, two at a time. */
-function multiplyRows(job: usize, panel: u32, floats: usize): void {
-  const count = load<u32>(job + COUNT);
-  const rowBytes = <usize>load<u32>(job + COLUMNS) << 2;
-  for (let row: u32 = 0; row < count; row += 2) {
-    // The last one of an odd number is multiplied twice.
-    const nextRow = row + 1 < count ? rowBytes : 0;
-    let x = <usize>load<u32>(job + ACTIVATIONS) + <usize>row * rowBytes;
-    let w = floats;
-    let y0 = f32x4.splat(0);
-    let y1 = y0;
-    let y2 = y0;
-    let y3 = y0;
-    let z0 = y0;
-    let z1 = y0;
-    let z2 = y0;
-    let z3 = y0;
-    for (const end = x + rowBytes; x < end; x += 4, w += 64) {
-      const a = v128.load32_splat(x);
-      const b = v128.load32_splat(x + nextRow);
-      const w0 = v128.load(w);
-      y0 = f32x4.relaxed_madd(a, w0, y0);
-      z0 = f32x4.relaxed_madd(b, w0, z0);
-      const w1 = v128.load(w, 16);
-      y1 = f32x4.relaxed_madd(a, w1, y1);
-      z1 = f32x4.relaxed_madd(b, w1, z1);
-      const w2 = v128.load(w, 32);
-      y2 = f32x4.relaxed_madd(a, w2, y2);
-      z2 = f32x4.relaxed_madd(b, w2, z2);
-      const w3 = v128.load(w, 48);
-      y3 = f32x4.relaxed_madd(a, w3, y3);
-      z3 = f32x4.relaxed_madd(b, w3, z3);
-    }
-    give(job, panel, row, y0, y1, y2, y3);
-    if (nextRow) give(job, panel, row + 1, z0, z1, z2, z3);
-  }
+/** A panel of floats by all rows of activations. */
+@inline
+function multiplyPanel(job: usize, panel: u32, floats: usize): void {
+  const columns = load<u32>(job + COLUMNS);
+  const rowBytes = <usize>load<u32>(job + ROWS) << 2;
+  const place = placeOfProducts(job, panel);
+  multiplyRows(load<u32>(job + ACTIVATIONS), <usize>columns << 2, load<u32>(job + COUNT), floats, columns, place, rowBytes, rowsOf(job, panel));
+}
+
+/** Where a panel's products of the first row of activations go. */
+@inline
+function placeOfProducts(job: usize, panel: u32): usize {
+  return <usize>load<u32>(job + PRODUCTS) + (<usize>(panel * PANEL) << 2);
+}
+
+/** How many of a panel's rows there are: the last panel may have fewer than 16. */
+@inline
+function rowsOf(job: usize, panel: u32): u32 {
+  return min(PANEL, load<u32>(job + ROWS) - panel * PANEL);
 }
 
 /** What four rows begin with: `offset`, the sum of the activations below zero, by their zero points. */
@@ -323,32 +263,4 @@ function start(zeros: bool, place: usize, which: u32, bits: u32, offset: i32): v
 function scaled(y: v128, sum: v128, finer: v128, size: v128, scales: usize, which: usize): v128 {
   const all = f32x4.add(f32x4.convert_i32x4_s(sum), f32x4.mul(f32x4.convert_i32x4_s(finer), f32x4.splat(1 / FINER)));
   return f32x4.add(y, f32x4.mul(all, f32x4.mul(size, v128.load(scales + which * 16))));
-}
-
-/** Stores what a panel's rows came to: the last panel may have fewer than 16. */
-@inline
-function give(job: usize, panel: u32, row: u32, y0: v128, y1: v128, y2: v128, y3: v128): void {
-  const rows = load<u32>(job + ROWS);
-  const first = panel * PANEL;
-  const place = <usize>load<u32>(job + PRODUCTS) + ((<usize>row * rows + first) << 2);
-  if (first + PANEL <= rows) {
-    v128.store(place, y0);
-    v128.store(place, y1, 16);
-    v128.store(place, y2, 32);
-    v128.store(place, y3, 48);
-    return;
-  }
-  const left = rows - first;
-  storeFirst(place, y0, left, 0);
-  storeFirst(place, y1, left, 4);
-  storeFirst(place, y2, left, 8);
-  storeFirst(place, y3, left, 12);
-}
-
-function storeFirst(place: usize, four: v128, left: u32, from: u32): void {
-  place += <usize>from << 2;
-  if (left > from) v128.store_lane<u32>(place, four, 0);
-  if (left > from + 1) v128.store_lane<u32>(place, four, 1, 4);
-  if (left > from + 2) v128.store_lane<u32>(place, four, 2, 8);
-  if (left > from + 3) v128.store_lane<u32>(place, four, 3, 12);
 }

@@ -65,10 +65,11 @@ export class Forward {
     const next = new Map(
       this.#states.map(({ input, output }) => [input, outputs[output] as Value]),
     );
-    const { length } = this;
-    this.reset();
+    // A cache may be the one of before.
+    const kept = new Set(next.values());
+    for (const value of this.#past.values()) if (!kept.has(value)) value.dispose();
     this.#past = next;
-    this.#length = length + tokens.length;
+    this.#length += tokens.length;
 
     const logits = outputs["logits"] as ort.Tensor;
     const vocabulary = logits.dims.at(-1) as number;

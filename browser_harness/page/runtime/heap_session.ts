@@ -1,14 +1,19 @@
+import { attend, type Caches, newCaches } from "./attending.ts";
+import type { Attention } from "./attention_nodes.ts";
 import type { CodedWeight } from "./coded_weights.ts";
 import { reason, TabwrightError, throwIfAborted } from "./errors.ts";
 import { Heap, HeapTensor } from "./heap.ts";
+import { HeapCache } from "./heap_cache.ts";
+import { HeapValues } from "./heap_values.ts";
+import { Kernel } from "./kernel.ts";
 import { DATA, type ExternalData, type Tensor } from "./onnx_model.ts";
 import { createSession, ort } from "./ort.ts";
 import { type PackedWeight, Products } from "./products.ts";
-import { type GraphStage, type ProductStage, type Staged, staged } from "./stages.ts";
+import { type AttentionStage, endsOf, type GraphStage, type ProductStage, type Staged, staged } from "./stages.ts";
 import type { SteadyBlob } from "./steady.ts";
 
 /** What a session takes and gives. */
-export type Value = ort.Tensor | HeapTensor;
+export type Value = ort.Tensor | HeapTensor | HeapCache;
 
 /** What is run: a session, or what stands for one. */
 export interface Runner {
@@ -31,7 +36,7 @@ export interface HeapSessionUse {
   readonly kept: Iterable<string>;
   readonly threads: number;
   readonly signal: AbortSignal | undefined;
-  /** Hears of weights that ONNX Runtime has to fold. */
+  /** Hears of what ONNX Runtime has to do that the page does better. */
   readonly notes: string[];
 }
 
@@ -41,68 +46,26 @@ const TYPES: ReadonlyMap<string, number> = new Map([
   ["int64", DATA.INT64],
 ]);
 
-/** Values that a run has so far, by their names in the graph. */
-class Values {
-  readonly #constants: ReadonlyMap<string, HeapTensor>;
-  readonly #tensors = new Map<string, HeapTensor>();
-  readonly #own = new Set<string>();
-
-  constructor(constants: ReadonlyMap<string, HeapTensor>) {
-    this.#constants = constants;
-  }
-
-  get(name: string): HeapTensor {
-    const tensor = this.#tensors.get(name) ?? this.#constants.get(name);
-    if (!tensor) throw new Error(`nothing made '${name}'`);
-    return tensor;
-  }
-
-  /** Takes a tensor that another will give back. */
-  lend(name: string, tensor: HeapTensor): void {
-    this.#tensors.set(name, tensor);
-  }
-
-  /** Takes a tensor, and gives it back in the end. */
-  add(name: string, tensor: HeapTensor): void {
-    this.#tensors.set(name, tensor);
-    this.#own.add(name);
-  }
-
-  /** Hands a tensor to the caller. */
-  take(name: string): HeapTensor {
-    this.#own.delete(name);
-    return this.get(name);
-  }
-
-  end(name: string): void {
-    if (this.#own.delete(name)) this.get(name).dispose();
-    this.#tensors.delete(name);
-  }
-
-  dispose(): void {
-    for (const name of [...this.#own]) this.end(name);
-  }
-}
-
-/** A graph stage, or the products of one, as the heap knows them. */
+/** A stage as the heap knows it. */
 interface Step {
-  run(values: Values): Promise<void> | void;
+  run(values: HeapValues): Promise<void> | void;
   /** Values that no later step reads. */
   readonly ends: readonly string[];
 }
 
 /**
- * A session on the CPU: ONNX Runtime's sessions for what lies between products, and the page's own kernel
- * for those. All that passes between them stays in ONNX Runtime's heap. One run at a time.
+ * A session on the CPU: the page's own kernel for products and attention, and ONNX Runtime's sessions for what
+ * lies between. All that passes between them stays in ONNX Runtime's heap. One run at a time.
  *
- * onnxruntime-web copies every output to an array of JavaScript's, and every input from one, and
- * multiplies by codes by making floats of all of them, every time.
+ * onnxruntime-web copies every output to an array of JavaScript's, and every input from one,
+ * multiplies by codes by making floats of all of them, every time, and copies a cache to add to it.
  */
 export class HeapSession implements Runner {
   readonly inputNames: readonly string[];
   readonly #outputNames: readonly string[];
   readonly #kept: ReadonlySet<string>;
   readonly #heap: Heap;
+  #kernel: Kernel | undefined;
   #products: Products | undefined;
   /** By the text of their models. */
   readonly #sessions = new Map<string, ort.InferenceSession>();
@@ -124,9 +87,9 @@ export class HeapSession implements Runner {
    */
   static async open(files: HeapSessionFiles, use: HeapSessionUse): Promise<HeapSession> {
     const parts = cut(files.graph);
-    if (parts.left > 0) {
-      use.notes.push(`ONNX Runtime makes the floats of ${parts.left} weights itself, which takes longer and more memory`);
-    }
+    const { weights, attentions } = parts.left;
+    if (weights > 0) use.notes.push(`ONNX Runtime makes the floats of ${weights} weights itself, which takes longer and more memory`);
+    if (attentions > 0) use.notes.push(`ONNX Runtime attends in ${attentions} layers itself, which takes longer`);
     const session = new HeapSession(Heap.started(), parts, use.kept);
     try {
       await session.#fill(parts, files, use);
@@ -138,13 +101,17 @@ export class HeapSession implements Runner {
     }
   }
 
-  /** @throws Error with what ONNX Runtime says. */
+  /**
+   * Runs the graph. A cache is added to where it is, and handed back; of a run that fails it is of no more use.
+   *
+   * @throws Error with what ONNX Runtime says.
+   */
   async run(feeds: Readonly<Record<string, Value>>): Promise<Record<string, Value>> {
-    const values = new Values(this.#constants);
+    const values = new HeapValues(this.#constants);
     try {
       for (const name of this.inputNames) {
         const value = feeds[name] as Value;
-        if (value instanceof HeapTensor) values.lend(name, value);
+        if (value instanceof HeapTensor || value instanceof HeapCache) values.lend(name, value);
         else values.add(name, this.#bring(value));
       }
       for (const step of this.#steps) {
@@ -166,6 +133,7 @@ export class HeapSession implements Runner {
     this.#sessions.clear();
     for (const session of sessions) await session.release();
     this.#products?.dispose();
+    this.#kernel?.dispose();
     for (const tensor of this.#constants.values()) tensor.dispose();
     this.#constants.clear();
     for (const place of this.#allocated.splice(0)) this.#heap.module._free(place);
@@ -174,7 +142,8 @@ export class HeapSession implements Runner {
   async #fill(parts: Staged, { shards }: HeapSessionFiles, { sessionConfig, threads, signal }: HeapSessionUse): Promise<void> {
     const read = (data: ExternalData) => pieces(shards, data);
     for (const [name, tensor] of parts.constants) this.#constants.set(name, await this.#constant(tensor, read));
-    const products = (this.#products = await Products.open(this.#heap, threads));
+    const kernel = (this.#kernel = await Kernel.open(this.#heap, threads));
+    const products = (this.#products = new Products(kernel));
     const packed = new Map<CodedWeight, PackedWeight>();
     for (const weight of parts.weights.toSorted((a, b) => inTheOrderOfFiles(a.codes, b.codes))) {
       throwIfAborted(signal);
@@ -185,6 +154,7 @@ export class HeapSession implements Runner {
       throwIfAborted(signal);
       let run: Step["run"];
       if (stage.kind === "products") run = this.#productRun(stage, products, packed);
+      else if (stage.kind === "attention") run = this.#attentionRun(stage, kernel);
       else {
         const key = latin1.decode(stage.model);
         const session = this.#sessions.get(key) ?? (await createSession({ graph: stage.model, shards }, undefined, sessionConfig));
@@ -196,7 +166,7 @@ export class HeapSession implements Runner {
   }
 
   /** Runs a stage's session. */
-  #graphRun({ inputs, outputs }: GraphStage, session: ort.InferenceSession): (values: Values) => Promise<void> {
+  #graphRun({ inputs, outputs }: GraphStage, session: ort.InferenceSession): (values: HeapValues) => Promise<void> {
     const heap = this.#heap;
     const { module } = heap;
     // The session's address in the heap, of which its public face says nothing.
@@ -231,7 +201,7 @@ export class HeapSession implements Runner {
     stage: ProductStage,
     products: Products,
     packed: ReadonlyMap<CodedWeight, PackedWeight>,
-  ): (values: Values) => void {
+  ): (values: HeapValues) => void {
     const heap = this.#heap;
     const groups = [...Map.groupBy(stage.products, ({ input }) => input)];
     return (values) => {
@@ -247,6 +217,36 @@ export class HeapSession implements Runner {
         products.multiply(data, count, weights);
       }
     };
+  }
+
+  /** Attends as a stage says. */
+  #attentionRun({ attentions }: AttentionStage, kernel: Kernel): (values: HeapValues) => void {
+    return (values) => {
+      for (const attention of attentions) this.#attend(attention, kernel, values);
+    };
+  }
+
+  #attend(attention: Attention, kernel: Kernel, values: HeapValues): void {
+    const { rotation, output, past, present, heads, width } = attention;
+    const look = (name: string) => this.#heap.look(values.get(name));
+    const inputs = attention.inputs.map(look);
+    const count = inputs[0]?.dims[1] as number;
+    const [pastKeys, pastValues] = past.map((name) => values.cache(name));
+    const given: Caches | undefined = pastKeys && pastValues && [pastKeys, pastValues];
+    if (!given && past.some((name) => values.cache(name) !== undefined || look(name).dims[2] !== 0)) {
+      throw new Error("what an attention goes on from is no cache of its own");
+    }
+    const caches = given ?? newCaches(kernel, attention);
+    // Before anything can fail.
+    present.forEach((name, index) => {
+      const cache = caches[index] as HeapCache;
+      if (given) values.lend(name, cache);
+      else values.add(name, cache);
+    });
+    const { tensor, place } = this.#heap.room(DATA.FLOAT, 4 * count * heads * width, [1, count, heads * width]);
+    values.add(output, tensor);
+    const places = { inputs: inputs.map(({ data }) => data), rotation: rotation?.map(look), output: place };
+    attend(kernel, attention, caches, places, count);
   }
 
   async #constant(tensor: Tensor, read: (data: ExternalData) => AsyncIterable<Uint8Array>): Promise<HeapTensor> {
@@ -305,21 +305,4 @@ function pieces(shards: ReadonlyMap<string, SteadyBlob>, { location, offset, len
 /** So that each part of a file is read once. */
 function inTheOrderOfFiles(a: ExternalData, b: ExternalData): number {
   return a.location === b.location ? a.offset - b.offset : a.location < b.location ? -1 : 1;
-}
-
-/** For each stage what no later one reads; constants and outputs of the whole stay. */
-function endsOf({ stages, outputs, constants }: Staged): string[][] {
-  const stay = new Set([...outputs, ...constants.keys()]);
-  return stages
-    .toReversed()
-    .map((stage) => {
-      const names =
-        stage.kind === "graph"
-          ? [...stage.inputs.keys(), ...stage.outputs.keys()]
-          : stage.products.flatMap(({ input, output }) => [input, output]);
-      const ends = [...new Set(names)].filter((name) => !stay.has(name));
-      for (const name of ends) stay.add(name);
-      return ends;
-    })
-    .toReversed();
 }

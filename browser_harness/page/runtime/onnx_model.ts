@@ -6,18 +6,21 @@ const GRAPH = { node: 1, name: 2, initializer: 5, input: 11, output: 12, valueIn
 const NODE = { input: 1, output: 2, name: 3, opType: 4, attribute: 5, doc: 6, metadata: 9 } as const;
 /** What says nothing of what a node does. */
 const REMARKS: readonly number[] = [NODE.name, NODE.doc, NODE.metadata];
-const ATTRIBUTE = { name: 1, integer: 3, graph: 6, graphs: 11 } as const;
+const ATTRIBUTE = { name: 1, float: 2, integer: 3, graph: 6, graphs: 11 } as const;
 const TENSOR = { dims: 1, type: 2, name: 8, raw: 9, external: 13 } as const;
 const ENTRY = { key: 1, value: 2 } as const;
 const VALUE = { name: 1, type: 2 } as const;
 const TYPE = { tensor: 1 } as const;
-const TENSOR_TYPE = { element: 1 } as const;
+const TENSOR_TYPE = { element: 1, shape: 2 } as const;
+const SHAPE = { axis: 1 } as const;
+const AXIS = { size: 1 } as const;
 
 /** What is used of TensorProto.DataType. */
 export const DATA = { FLOAT: 1, UINT8: 2, INT64: 7, FLOAT16: 10, UINT4: 21 } as const;
 
 const VARINT = 0;
 const BYTES = 2;
+const FOUR_BYTES = 5;
 const NOTHING: Uint8Array = new Uint8Array(0);
 const decoder = new TextDecoder();
 
@@ -26,8 +29,8 @@ interface Field {
   readonly number: number;
   /** Its value where that is a string, bytes or a message; else empty. */
   readonly bytes: Uint8Array;
-  /** Its value where that is a whole number; else NaN. */
-  readonly integer: number;
+  /** Its value where that is a number; else NaN. */
+  readonly value: number;
   /** All of it, its number included: what a message with the same field holds. */
   readonly whole: Uint8Array;
 }
@@ -40,11 +43,12 @@ function fieldsOf(message: Uint8Array): Field[] {
     const number = reader.nextField();
     if (number === 0) return fields;
     let bytes = NOTHING;
-    let integer = NaN;
+    let value = NaN;
     if (reader.type === BYTES) bytes = reader.readBytes();
-    else if (reader.type === VARINT) integer = reader.readVarint(true);
+    else if (reader.type === VARINT) value = reader.readVarint(true);
+    else if (reader.type === FOUR_BYTES) value = reader.readFloat();
     else reader.skip(reader.type);
-    fields.push({ number, bytes, integer, whole: message.subarray(start, reader.pos) });
+    fields.push({ number, bytes, value, whole: message.subarray(start, reader.pos) });
   }
 }
 
@@ -53,7 +57,7 @@ export interface Node {
   readonly op: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  /** Whole numbers by the attribute's name; of another type only the name is told, with NaN. */
+  /** Numbers by the attribute's name; of another type only the name is told, with NaN. */
   readonly attributes: ReadonlyMap<string, number>;
   /** Whether a graph is among the attributes. */
   readonly nested: boolean;
@@ -70,7 +74,7 @@ function readNode(bytes: Uint8Array): Node {
     attributes: new Map(
       attributes.map((each) => [
         text(each, ATTRIBUTE.name),
-        each.find(({ number }) => number === ATTRIBUTE.integer)?.integer ?? NaN,
+        each.find(({ number }) => number === ATTRIBUTE.integer || number === ATTRIBUTE.float)?.value ?? NaN,
       ]),
     ),
     nested: attributes.flat().some(({ number }) => number === ATTRIBUTE.graph || number === ATTRIBUTE.graphs),
@@ -108,7 +112,7 @@ function readTensor(bytes: Uint8Array): Tensor {
   const location = entries.get("location");
   return {
     name: text(fields, TENSOR.name),
-    type: fields.find(({ number }) => number === TENSOR.type)?.integer ?? 0,
+    type: fields.find(({ number }) => number === TENSOR.type)?.value ?? 0,
     dims: fields.filter(({ number }) => number === TENSOR.dims).flatMap(integers),
     external:
       location === undefined
@@ -128,6 +132,7 @@ export class Graph {
   readonly #tensors: ReadonlyMap<string, Tensor>;
   /** The types of values that are told, as numbers of TensorProto.DataType. */
   readonly #types = new Map<string, number>();
+  readonly #shapes = new Map<string, readonly (number | undefined)[]>();
   readonly #makers = new Map<string, Node>();
   readonly #users = new Map<string, Node[]>();
   /** The model's other fields. */
@@ -168,6 +173,11 @@ export class Graph {
     const type = this.#tensors.get(name)?.type ?? this.#types.get(name);
     if (type === undefined) throw new Error(`it does not tell the type of '${name}'`);
     return type;
+  }
+
+  /** The sizes of a value's axes, as far as they are told. */
+  shape(name: string): readonly (number | undefined)[] | undefined {
+    return this.#shapes.get(name);
   }
 
   /**
@@ -211,12 +221,13 @@ export class Graph {
   }
 
   #readValue(bytes: Uint8Array): string {
-    const fields = fieldsOf(bytes);
-    const name = text(fields, VALUE.name);
-    const within = (of: readonly Field[], wanted: number) =>
-      fieldsOf(of.find(({ number }) => number === wanted)?.bytes ?? NOTHING);
-    const type = within(within(fields, VALUE.type), TYPE.tensor).find(({ number }) => number === TENSOR_TYPE.element);
-    if (type) this.#types.set(name, type.integer);
+    const name = text(fieldsOf(bytes), VALUE.name);
+    const tensor = within(within(bytes, VALUE.type), TYPE.tensor);
+    const type = fieldsOf(tensor).find(({ number }) => number === TENSOR_TYPE.element);
+    if (type) this.#types.set(name, type.value);
+    const axes = fieldsOf(within(tensor, TENSOR_TYPE.shape)).filter(({ number }) => number === SHAPE.axis);
+    const sizes = axes.map((axis) => fieldsOf(axis.bytes).find(({ number }) => number === AXIS.size)?.value);
+    if (type) this.#shapes.set(name, sizes);
     return name;
   }
 }
@@ -270,6 +281,11 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
+/** The message that is the field `wanted` of another. */
+function within(message: Uint8Array, wanted: number): Uint8Array {
+  return fieldsOf(message).find(({ number }) => number === wanted)?.bytes ?? NOTHING;
+}
+
 function texts(fields: readonly Field[], wanted: number): string[] {
   return fields.filter(({ number }) => number === wanted).map(({ bytes }) => decoder.decode(bytes));
 }
@@ -279,8 +295,8 @@ function text(fields: readonly Field[], wanted: number): string {
 }
 
 /** Whole numbers that may have been put into one field together. */
-function integers({ bytes, integer }: Field): number[] {
-  if (!Number.isNaN(integer)) return [integer];
+function integers({ bytes, value }: Field): number[] {
+  if (!Number.isNaN(value)) return [value];
   const reader = new PbfReader(bytes);
   const found: number[] = [];
   while (reader.pos < bytes.length) found.push(reader.readVarint(true));

@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 
 import { HeapTensor } from "../runtime/heap.ts";
+import { HeapCache } from "../runtime/heap_cache.ts";
 import { HeapSession, type HeapSessionUse, type Value } from "../runtime/heap_session.ts";
 import { DATA } from "../runtime/onnx_model.ts";
 import { ort } from "../runtime/ort.ts";
 import { watched } from "../runtime/ort_module.ts";
 import { SteadyBlob } from "../runtime/steady.ts";
+import { type AttentionText, attended, attentionText } from "./attention_text.ts";
 import { type Coded, codedWeight } from "./coded_weight.ts";
 import { FakeModule } from "./fake_module.ts";
 import { INT64, modelProto, type NodeText, type TensorText } from "./model_proto.ts";
@@ -272,6 +274,124 @@ describe("a session in the heap", () => {
     const odd = new ort.Tensor("uint8", new Uint8Array(1), [1, 1]);
     await expect(session.run({ ids: ids(1), past: odd })).rejects.toThrow("an input is uint8");
     expect([module.runs, module.tensors.size, module.allocated.size]).toEqual([0, LAYERS.length, names]);
+  });
+});
+
+describe("a session that attends", () => {
+  const HEADS = 2;
+  const CACHES = ["keys", "values"] as const;
+  const NONE = Object.fromEntries(CACHES.map((name) => [`past.${name}`, new ort.Tensor("float32", new Float32Array(0), [1, HEADS, 0, WIDTH / HEADS])]));
+  const text: AttentionText = attentionText(200, { heads: HEADS, keyHeads: HEADS, width: WIDTH / HEADS, pairs: 4 });
+  const WORDS_FED = Array.from({ length: 200 }, (_, at) => (5 * at + (at % 3)) % WORDS);
+  /** Words are queries, and their doubles keys and values. */
+  const words = Float32Array.from(WORDS_FED.flatMap((id) => TABLE.slice(id * WIDTH, (id + 1) * WIDTH)));
+  const doubled = words.map((value) => 2 * value);
+  const wanted = { ...text, queries: words, keys: doubled, values: doubled };
+
+  const graph = () =>
+    modelProto({
+      nodes: [
+        { op: "Gather", in: ["table", "ids"], out: ["q"] },
+        { op: "Mul", in: ["q", "two"], out: ["k"] },
+        { op: "GroupQueryAttention", in: ["q", "k", "k", "past.keys", "past.values", "", "", "cosines", "sines"], out: ["a", "present.keys", "present.values"], is: { num_heads: HEADS, kv_num_heads: HEADS, scale: 0.25, do_rotary: 1 } },
+        { op: "Mul", in: ["a", "one"], out: ["logits"] },
+      ],
+      tensors: [
+        { name: "table", type: FLOAT, dims: [WORDS, WIDTH], raw: floats(TABLE) },
+        { name: "two", type: FLOAT, dims: [1], raw: floats([2]) },
+        { name: "one", type: FLOAT, dims: [1], raw: floats([1]) },
+        { name: "cosines", type: FLOAT, dims: [200, 4], raw: floats(text.cosines) },
+        { name: "sines", type: FLOAT, dims: [200, 4], raw: floats(text.sines) },
+      ],
+      inputs: ["ids", "past.keys", "past.values"],
+      outputs: ["logits", "present.keys", "present.values"],
+      types: { ids: INT64 },
+      shapes: Object.fromEntries(CACHES.map((name) => [`past.${name}`, ["batch_size", HEADS, "past_sequence_length", WIDTH / HEADS]])),
+    });
+  const opened = () => open({ kept: ["present.keys", "present.values"] }, graph(), new Map());
+
+  function check(start: number, logits: Value | undefined): void {
+    const found = numbersOf(logits);
+    for (let row = 0; row < found.length / WIDTH; row++) {
+      for (let head = 0; head < HEADS; head++) {
+        const { exact, allowed } = attended(wanted, start + row, head);
+        exact.forEach((value, column) => {
+          const made = found[row * WIDTH + (head * WIDTH) / HEADS + column] as number;
+          expect(Math.abs(made - value), `position ${start + row}`).toBeLessThanOrEqual(allowed);
+        });
+      }
+    }
+  }
+  const fed = (start: number, count: number) => ids(...WORDS_FED.slice(start, start + count));
+
+  test("adds to its caches where they are, and hands them on", async () => {
+    const session = await opened();
+    let past: Record<string, Value> = NONE;
+    let start = 0;
+    for (const count of [3, 1, 50, 1, 100]) {
+      const made = await session.run({ ids: fed(start, count), ...past });
+      check(start, made["logits"]);
+      start += count;
+      const caches = CACHES.map((name) => made[`present.${name}`]);
+      for (const cache of caches) expect(cache).toBeInstanceOf(HeapCache);
+      expect(caches.map((cache) => (cache as HeapCache).length)).toEqual([start, start]);
+      if (past !== NONE) expect(caches).toEqual(CACHES.map((name) => past[`past.${name}`]));
+      past = Object.fromEntries(CACHES.map((name, index) => [`past.${name}`, caches[index] as Value]));
+      // The angles, and nothing of the run.
+      expect(module.tensors.size).toBe(2);
+    }
+    for (const cache of Object.values(past)) cache.dispose();
+    await session.release();
+    expect([module.tensors.size, module.allocated.size]).toEqual([0, LEFT]);
+  });
+
+  test("refuses to go on from what it did not make", async () => {
+    const session = await opened();
+    const other = { ...NONE, "past.values": new ort.Tensor("float32", new Float32Array(HEADS * 16), [1, HEADS, 1, 16]) };
+    await expect(session.run({ ids: fed(0, 1), ...other })).rejects.toThrow("no cache of its own");
+    const made = await session.run({ ids: fed(0, 1), ...NONE });
+    const half = { ...other, "past.keys": made["present.keys"] as Value };
+    await expect(session.run({ ids: fed(1, 1), ...half })).rejects.toThrow("no cache of its own");
+    for (const name of CACHES) made[`present.${name}`]?.dispose();
+    await session.release();
+    expect([module.tensors.size, module.allocated.size]).toEqual([0, LEFT]);
+  });
+
+  test("has caches of each text's own", async () => {
+    const session = await opened();
+    const [first, second] = [await session.run({ ids: fed(0, 2), ...NONE }), await session.run({ ids: fed(0, 4), ...NONE })];
+    const on = (made: Record<string, Value>) => Object.fromEntries(CACHES.map((name) => [`past.${name}`, made[`present.${name}`] as Value]));
+    check(2, (await session.run({ ids: fed(2, 3), ...on(first) }))["logits"]);
+    check(4, (await session.run({ ids: fed(4, 1), ...on(second) }))["logits"]);
+  });
+
+  test("notes what is left to ONNX Runtime", async () => {
+    const notes: string[] = [];
+    const whole = { op: "GroupQueryAttention", in: ["w1", "w1", "w1", "past", "past"], out: ["more", "k", "v"] };
+    await open({ notes }, language({ nodes: [whole] }));
+    expect(notes).toEqual([expect.stringMatching(/floats of 1 weights/), expect.stringMatching(/attends in 1 layers/)]);
+  });
+
+  test.each(["_malloc", "_OrtCreateTensor", "_OrtGetTensorData", "_OrtRun"] as const)("gives all back wherever a run fails: %s", async (call) => {
+    for (let wanted = 0; ; wanted++) {
+      await start();
+      const session = await opened();
+      const before = await session.run({ ids: fed(0, 1), ...NONE });
+      const past = Object.fromEntries(CACHES.map((name) => [`past.${name}`, before[`present.${name}`] as Value]));
+      const real = module[call] as (...given: unknown[]) => unknown;
+      let count = 0;
+      Reflect.set(module, call, (...given: unknown[]) => (count++ === wanted ? Number(call === "_OrtRun" || call === "_OrtGetTensorData") : real(...given)));
+      // A text of its own, and one that goes on, with more than there is room for.
+      const results = [await session.run({ ids: fed(0, 3), ...NONE }).catch((error: unknown) => error), await session.run({ ids: fed(1, 150), ...past }).catch((error: unknown) => error)];
+      Reflect.set(module, call, real);
+      const failed = results.filter((result) => result instanceof Error).length;
+      expect(failed).toBe(count > wanted ? 1 : 0);
+      const caches = new Set([...Object.values(past), ...results.filter((result) => !(result instanceof Error)).flatMap((made) => CACHES.map((name) => (made as Record<string, Value>)[`present.${name}`] as Value))]);
+      for (const cache of caches) cache.dispose();
+      await session.release();
+      expect([module.tensors.size, module.allocated.size], `after failure ${wanted}`).toEqual([0, LEFT]);
+      if (failed === 0) break;
+    }
   });
 });
 

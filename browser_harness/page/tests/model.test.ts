@@ -303,6 +303,23 @@ test("states begin as zeros of their shape and are handed on", async () => {
   expect(fed).toEqual([first, later, first]);
 });
 
+test("a cache that a step hands back as it is, is given back once", async () => {
+  const disposed: string[] = [];
+  const value = (name: string) => ({ dispose: () => void disposed.push(name) });
+  const cache = value("cache");
+  let count = 0;
+  const session = {
+    inputNames: ["input_ids", "past.0", "past_conv.0"],
+    run: async () => ({ logits: new ort.Tensor("float32", Float32Array.of(1), [1, 1, 1]), "present.0": cache, "present_conv.0": value(`conv ${count++}`) }),
+  } as unknown as ort.InferenceSession;
+  const state = { dtype: "float32", shape: ["batch_size", 4, 3] } as const;
+  const forward = new Forward(session, [{ input: "past.0", output: "present.0", ...state }, { input: "past_conv.0", output: "present_conv.0", ...state }], undefined);
+  for (const token of [1, 2, 3]) await forward.step([token], 1);
+  expect([disposed, forward.length]).toEqual([["conv 0", "conv 1"], 3]);
+  forward.reset();
+  expect([disposed, forward.length]).toEqual([["conv 0", "conv 1", "cache", "conv 2"], 0]);
+});
+
 test("session options are nested at their dots", () => {
   expect(nest({ "session.disable_quant_qdq": "1", "session.x.y": "2", z: "3" })).toEqual({
     session: { disable_quant_qdq: "1", x: { y: "2" } },

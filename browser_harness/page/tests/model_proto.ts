@@ -5,7 +5,7 @@ import { DATA } from "../runtime/onnx_model.ts";
 const { FLOAT, UINT8, FLOAT16, UINT4 } = DATA;
 export const INT64 = 7;
 
-/** A NodeProto. Its name, its doc string and its metadata tell its first output. */
+/** A NodeProto. Attributes that are no whole numbers are floats. Its name, its doc string and its metadata tell its first output. */
 export interface NodeText {
   readonly op: string;
   readonly in: readonly string[];
@@ -19,7 +19,9 @@ export interface TensorText {
   readonly name: string;
   readonly type: number;
   readonly dims: readonly number[];
-  readonly raw?: Uint8Array;
+  readonly raw?: Uint8Array | undefined;
+  /** Whether its values are in a field of their type, which nobody reads. */
+  readonly typed?: boolean;
   readonly at?: number;
   readonly location?: string;
   /** As many bytes as the values need, unless told. */
@@ -34,6 +36,8 @@ export interface GraphText {
   readonly outputs: readonly string[];
   /** Of values that are no floats; 0 where the graph does not tell. */
   readonly types?: Readonly<Record<string, number>>;
+  /** Sizes of axes, or their names. */
+  readonly shapes?: Readonly<Record<string, readonly (number | string)[]>>;
 }
 
 const BITS: ReadonlyMap<number, number> = new Map([[FLOAT, 32], [UINT8, 8], [FLOAT16, 16], [UINT4, 4], [INT64, 64]]);
@@ -43,11 +47,12 @@ export function bytesOf({ dims, type }: Pick<TensorText, "dims" | "type">): numb
 }
 
 /** A ModelProto, by onnx.proto. */
-export function modelProto({ nodes, tensors = [], inputs = ["x"], outputs, types = {} }: GraphText): Uint8Array {
+export function modelProto({ nodes, tensors = [], inputs = ["x"], outputs, types = {}, shapes = {} }: GraphText): Uint8Array {
   const attribute = ([name, value]: [string, number], w: PbfWriter) => {
     w.writeStringField(1, name);
-    w.writeVarintField(3, value);
-    w.writeVarintField(20, 2);
+    if (Number.isInteger(value)) w.writeVarintField(3, value);
+    else w.writeFloatField(2, value);
+    w.writeVarintField(20, Number.isInteger(value) ? 2 : 1);
   };
   const entry = ([key, value]: [string, string], w: PbfWriter) => {
     w.writeStringField(1, key);
@@ -69,6 +74,7 @@ export function modelProto({ nodes, tensors = [], inputs = ["x"], outputs, types
     else for (const size of t.dims) w.writeVarintField(1, size);
     w.writeVarintField(2, t.type);
     w.writeStringField(8, t.name);
+    if (t.typed) return w.writePackedFloat(4, new Array<number>(bytesOf(t) / 4).fill(0));
     if (t.at === undefined) return w.writeBytesField(9, t.raw ?? new Uint8Array(bytesOf(t)));
     const length = "length" in t ? t.length : bytesOf(t);
     const told = { location: t.location ?? "shard", offset: `${t.at}`, ...(length === undefined ? {} : { length: `${length}` }) };
@@ -78,7 +84,14 @@ export function modelProto({ nodes, tensors = [], inputs = ["x"], outputs, types
   const value = (name: string, w: PbfWriter) => {
     w.writeStringField(1, name);
     const type = types[name] ?? FLOAT;
-    const element = (_: null, t: PbfWriter) => t.writeVarintField(1, type);
+    const axis = (size: number | string, a: PbfWriter) => (typeof size === "number" ? a.writeVarintField(1, size) : a.writeStringField(2, size));
+    const shape = (sizes: readonly (number | string)[], t: PbfWriter) => {
+      for (const size of sizes) t.writeMessage(1, axis, size);
+    };
+    const element = (_: null, t: PbfWriter) => {
+      t.writeVarintField(1, type);
+      if (shapes[name]) t.writeMessage(2, shape, shapes[name]);
+    };
     if (type) w.writeMessage(2, (_: null, t: PbfWriter) => t.writeMessage(1, element, null), null);
   };
   const graph = (_: null, w: PbfWriter) => {

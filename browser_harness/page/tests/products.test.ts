@@ -1,8 +1,7 @@
-import { resolveObjectURL } from "node:buffer";
-
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 
 import { Heap } from "../runtime/heap.ts";
+import { Kernel } from "../runtime/kernel.ts";
 import type { ExternalData } from "../runtime/onnx_model.ts";
 import type { OrtModule } from "../runtime/ort_module.ts";
 import { type PackedWeight, Products } from "../runtime/products.ts";
@@ -24,6 +23,25 @@ beforeEach(() => {
   module = new FakeModule();
   heap = new Heap(module as unknown as OrtModule);
 });
+
+/** Products with a kernel of their own. */
+class OwnProducts extends Products {
+  readonly #kernel: Kernel;
+
+  constructor(kernel: Kernel) {
+    super(kernel);
+    this.#kernel = kernel;
+  }
+
+  static async open(heap: Heap, threads: number): Promise<OwnProducts> {
+    return new OwnProducts(await Kernel.open(heap, threads));
+  }
+
+  override dispose(): void {
+    super.dispose();
+    this.#kernel.dispose();
+  }
+}
 
 /** The bytes of a weight's file in pieces of odd sizes. */
 const read = ({ file }: Coded) => async function* ({ offset, length }: ExternalData) {
@@ -120,7 +138,7 @@ describe("products", () => {
   );
 
   test.each(cases)("$bits bits, blocks of $block, middle zero points: $middle, scales of $scaleBytes bytes", async (which) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     for (const rows of [1, 15, 16, 17, 40]) {
       for (const columns of [which.block, 3 * which.block]) {
         const coded = codedWeight({ ...which, rows, columns });
@@ -137,7 +155,7 @@ describe("products", () => {
   });
 
   test.each(cases)("with one activation give each value itself: $bits bits, $block, $middle, $scaleBytes", async ({ block, ...which }) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const coded = codedWeight({ ...which, block, rows: 33, columns: block > 128 ? block : 3 * block });
     const packed = await products.pack(coded.weight, read(coded));
     const { rows, columns } = coded.weight;
@@ -155,7 +173,7 @@ describe("products", () => {
   });
 
   test.each([4, 8] as const)("take scales of any size, %i bits", async (bits) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     // A scale for each row: the largest, the smallest of all, subnormals, and zero.
     const halves = [0x7bff, 0xfbff, 0x0001, 0x8001, 0x03ff, 0x0400, 0x0200, 0x0000, 0x3c00];
     for (const scaleBytes of [2, 4] as const) {
@@ -167,7 +185,7 @@ describe("products", () => {
   });
 
   test.each([4, 8] as const)("hold the largest codes and activations, %i bits", async (bits) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     for (const zero of [0, (1 << bits) - 1]) {
       const coded = extreme(bits, zero);
       const packed = await products.pack(coded.weight, read(coded));
@@ -179,7 +197,7 @@ describe("products", () => {
   });
 
   test.each([4, 8] as const)("round activations to the nearest step, %i bits", async (bits) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     // What is lost adds up, for all values are alike.
     const coded = extreme(bits, 0);
     const packed = await products.pack(coded.weight, read(coded));
@@ -195,7 +213,7 @@ describe("products", () => {
   });
 
   test.each([4, 8] as const)("make no more of tiny activations than they are, %i bits", async (bits) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const coded = extreme(bits, 0);
     const packed = await products.pack(coded.weight, read(coded));
     for (const most of [1e-29, 1e-31, 1e-35, 1e-40]) {
@@ -206,7 +224,7 @@ describe("products", () => {
   });
 
   test("need no room for zero points that are all the middle", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const zeros = async (change: Partial<Shape>) => {
       const coded = codedWeight(shape({ rows: 16, ...change }));
       return (await products.pack(coded.weight, read(coded))).zeros;
@@ -227,7 +245,7 @@ describe("products", () => {
     ["small ones", (x) => x.forEach((value, at) => (x[at] = value * 1e-25))],
     ["huge ones", (x) => x.forEach((value, at) => (x[at] = value * 1e33))],
   ])("take %s", async (_, change) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     for (const bits of [4, 8] as const) {
       const coded = codedWeight(shape({ bits }));
       const packed = await products.pack(coded.weight, read(coded));
@@ -240,7 +258,7 @@ describe("products", () => {
   });
 
   test.each([NaN, Infinity, -Infinity])("of activations with %d are no numbers", async (odd) => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     for (const bits of [4, 8] as const) {
       const coded = codedWeight(shape({ bits, columns: 96 }));
       const packed = await products.pack(coded.weight, read(coded));
@@ -265,7 +283,7 @@ describe("products", () => {
   });
 
   test("with weights of several spans, in any order", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const columns = 256;
     const all = [
       shape({ columns, block: 32 }),
@@ -282,7 +300,7 @@ describe("products", () => {
   });
 
   test("do not depend on what was multiplied before", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const [coded, other] = [codedWeight(shape()), codedWeight(shape({ columns: 96 }))];
     const [packed, wide] = [await products.pack(coded.weight, read(coded)), await products.pack(other.weight, read(other))];
     const x = activations(64);
@@ -305,7 +323,7 @@ describe("the heap", () => {
   }
 
   test("has everything back in the end but the job's words, which a thread may still look at", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const [words] = [...module.allocated.keys()];
     const coded = codedWeight(shape());
     const packed = await products.pack(coded.weight, read(coded));
@@ -316,7 +334,7 @@ describe("the heap", () => {
   });
 
   test("has it back once, however often it is asked for", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const coded = codedWeight(shape());
     multiply(products, activations(64), 1, [await products.pack(coded.weight, read(coded))]);
     products.dispose();
@@ -325,7 +343,7 @@ describe("the heap", () => {
   });
 
   test("keeps the packed weight alone, once it is there", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     for (const middle of [false, true]) {
       const before = new Set(module.allocated.keys());
       const coded = codedWeight(shape({ rows: 40, middle }));
@@ -337,7 +355,7 @@ describe("the heap", () => {
   });
 
   test("has nothing of a weight that cannot be read, or has no room", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const coded = codedWeight(shape());
     const reading = products.pack(coded.weight, async function* (data) {
       yield* read(coded)(data);
@@ -360,7 +378,7 @@ describe("the heap", () => {
   });
 
   test("that has no room for activations is told, and has all back once", async () => {
-    const products = await Products.open(heap, 1);
+    const products = await OwnProducts.open(heap, 1);
     const coded = codedWeight(shape());
     const packed = await products.pack(coded.weight, read(coded));
     const [x, y] = [bring(activations(5 * 64)), heap.allocate(4 * 5 * 17)];
@@ -375,11 +393,6 @@ describe("the heap", () => {
     products.dispose();
     expect(module.allocated.size).toBe(1);
   });
-
-  test("that has no room for the job is told", async () => {
-    module._malloc = () => 0;
-    await expect(Products.open(heap, 1)).rejects.toMatchObject({ code: "session-failed" });
-  });
 });
 
 describe("threads", () => {
@@ -391,8 +404,8 @@ describe("threads", () => {
   });
 
   test.each([2, 4])("%i give the products of one, bit by bit, time after time", { timeout: 60_000 }, async (threads) => {
-    const alone = await Products.open(heap, 1);
-    const together = await Products.open(heap, threads);
+    const alone = await OwnProducts.open(heap, 1);
+    const together = await OwnProducts.open(heap, threads);
     expect(ThreadWorker.running.size).toBe(threads - 1);
     const columns = 192;
     const packed: PackedWeight[] = [];
@@ -422,55 +435,5 @@ describe("threads", () => {
     together.dispose();
     alone.dispose();
     expect(module.allocated.size).toBe(2);
-  });
-
-  test("start from a script that is not kept", async () => {
-    const made = vi.spyOn(URL, "createObjectURL");
-    (await Products.open(heap, 2)).dispose();
-    expect(made).toHaveBeenCalledTimes(1);
-    expect(resolveObjectURL(made.mock.results[0]?.value as string)).toBeUndefined();
-  });
-
-  test("none but this one needs no worker", async () => {
-    vi.stubGlobal("Worker", undefined);
-    await Products.open(heap, 1);
-  });
-
-  test("of which one does not start are told, and none is left", async () => {
-    let count = 0;
-    vi.stubGlobal("Worker", class extends ThreadWorker {
-      constructor(url: string) {
-        super(url);
-        if (count++ === 1) this.postMessage = () => void queueMicrotask(() => this.onerror?.({ message: "blocked" }));
-      }
-    });
-    await expect(Products.open(heap, 4)).rejects.toThrow("a thread for products did not start: blocked");
-    expect([count, ThreadWorker.running.size, module.allocated.size]).toEqual([3, 0, 1]);
-  });
-
-  test("that a page may not have are told", async () => {
-    vi.stubGlobal("Worker", class {
-      constructor() {
-        throw new Error("a policy forbids workers");
-      }
-    });
-    await expect(Products.open(heap, 2)).rejects.toThrow("a policy forbids workers");
-    expect(module.allocated.size).toBe(1);
-  });
-
-  test("whose kernel does not start are told", { timeout: 10_000 }, async () => {
-    vi.stubGlobal("Worker", class extends ThreadWorker {
-      override postMessage(given: object): void {
-        super.postMessage({ ...given, memory: "none" });
-      }
-    });
-    const opening = Products.open(heap, 2);
-    const waiting = new Promise((_, reject) => setTimeout(() => reject(new Error("nothing was told")), 3000));
-    try {
-      await expect(Promise.race([opening, waiting])).rejects.toThrow("a thread for products did not start");
-      expect([ThreadWorker.running.size, module.allocated.size]).toEqual([0, 1]);
-    } finally {
-      for (const worker of ThreadWorker.running) worker.terminate();
-    }
   });
 });

@@ -27,11 +27,15 @@ function weight(name: string, at: number) {
 }
 const [W, V] = [weight("w", 0), weight("v", 1000)];
 const WEIGHTS = { nodes: [...W.nodes, ...V.nodes], tensors: [...W.tensors, ...V.tensors] };
+const LEFT_NOTHING = { weights: 0, attentions: 0 };
 const vector = (name: string, at: number): TensorText => ({ name, type: FLOAT, dims: [32], at });
 
-/** Nodes' operators of a graph stage, or the products' outputs. */
-const shapeOf = (stage: Stage) =>
-  stage.kind === "graph" ? new Graph(stage.model).nodes.map(({ op }) => op) : stage.products.map(({ output }) => `=${output}`);
+/** Nodes' operators of a graph stage, or the outputs of the page's own. */
+function shapeOf(stage: Stage): string[] {
+  if (stage.kind === "graph") return new Graph(stage.model).nodes.map(({ op }) => op);
+  if (stage.kind === "products") return stage.products.map(({ output }) => `=${output}`);
+  return stage.attentions.map(({ output }) => `@${output}`);
+}
 const graphs = (stages: readonly Stage[]) => stages.filter((stage): stage is GraphStage => stage.kind === "graph");
 const names = (stage: Stage | undefined) => {
   const { inputs, outputs } = stage as GraphStage;
@@ -78,7 +82,7 @@ describe("a graph is cut where it multiplies by codes", () => {
   });
 
   test("and its ends and weights are told", () => {
-    expect(rest).toMatchObject({ inputs: ["x"], outputs: ["y"], left: 0, constants: new Map() });
+    expect(rest).toMatchObject({ inputs: ["x"], outputs: ["y"], left: LEFT_NOTHING, constants: new Map() });
     // One that multiplies twice is one.
     expect(rest.weights.map(({ codes }) => codes.offset)).toEqual([0, 1000]);
   });
@@ -106,7 +110,7 @@ test("a graph without products is one stage", () => {
   const cut = staged(modelProto({ nodes, outputs: ["y"] }));
   expect(cut.stages.map(shapeOf)).toEqual([["Relu", "Sin"]]);
   expect(names(cut.stages[0])).toEqual([["x"], ["y"]]);
-  expect([cut.weights, cut.left]).toEqual([[], 0]);
+  expect([cut.weights, cut.left]).toEqual([[], LEFT_NOTHING]);
 });
 
 test("a stage keeps what the model tells beside its graph", () => {
@@ -154,6 +158,52 @@ test("an output that is left out holds nothing back", () => {
   const nodes = [...W.nodes, product("x", "w", "a"), { op: "Norm", in: ["a"], out: ["b", ""] }, { op: "Clip", in: ["x", "", "x"], out: ["c"] }, node("Add", "b c", "y")];
   const { stages } = staged(modelProto({ nodes, tensors: W.tensors, outputs: ["y"] }));
   expect(stages.map(shapeOf)).toEqual([["Clip"], ["=a"], ["Norm", "Add"]]);
+});
+
+describe("a graph is cut where it attends", () => {
+  const is = { num_heads: 2, kv_num_heads: 2, do_rotary: 1 };
+  const angles = ["cosines", "sines"].map((name): TensorText => ({ name, type: FLOAT, dims: [9, 8], raw: new Uint8Array(288).fill(name.length) }));
+  const cache = ["batch_size", 2, "past_sequence_length", 16];
+  const nodes = [
+    ...WEIGHTS.nodes,
+    node("ReduceSum", "mask", "lengths"),
+    node("Norm", "x", "n"),
+    product("n", "w", "q"),
+    node("Gate", "n", "g"),
+    node("GroupQueryAttention", "q n n past.k past.v lengths lengths cosines sines", "a present.k present.v", is),
+    product("a", "v", "o"),
+    node("Add", "o g", "y"),
+  ];
+  const text = {
+    tensors: [...WEIGHTS.tensors, ...angles],
+    inputs: ["x", "mask", "past.k", "past.v"],
+    outputs: ["y", "present.k", "present.v"],
+    shapes: { "past.k": cache, "past.v": cache },
+  };
+  const cut = staged(modelProto({ nodes, ...text }));
+
+  test("and what only its kernel would want is not made", () => {
+    expect(cut.stages.map(shapeOf)).toEqual([["Norm", "Gate"], ["=q"], ["@a"], ["=o"], ["Add"]]);
+    expect(names(cut.stages[0])).toEqual([["x"], ["n", "g"]]);
+    expect(names(cut.stages[4])).toEqual([["o", "g"], ["y"]]);
+    expect([cut.inputs, cut.outputs, cut.left]).toEqual([text.inputs, text.outputs, LEFT_NOTHING]);
+  });
+
+  test("and its angles are given", () => {
+    expect([...cut.constants].map(([name, { raw }]) => [name, raw?.[0]])).toEqual([["cosines", 7], ["sines", 5]]);
+  });
+
+  test("and what others want as well is made, and given to them", () => {
+    const { stages } = staged(modelProto({ nodes: [...nodes.slice(0, -1), node("Add3", "o lengths g", "y")], ...text }));
+    expect(stages.map(shapeOf)).toEqual([["ReduceSum", "Norm", "Gate"], ["=q"], ["@a"], ["=o"], ["Add3"]]);
+    expect(names(stages[0])).toEqual([["mask", "x"], ["lengths", "n", "g"]]);
+  });
+
+  test("unless ONNX Runtime is to do it", () => {
+    const { stages, left } = staged(modelProto({ nodes, ...text, shapes: {} }));
+    expect(stages.map(shapeOf)).toEqual([["ReduceSum", "Norm", "Gate"], ["=q"], ["GroupQueryAttention"], ["=o"], ["Add"]]);
+    expect(left).toEqual({ weights: 0, attentions: 1 });
+  });
 });
 
 describe("layers that do the same", () => {
@@ -245,7 +295,13 @@ describe("constants", () => {
   test("that are weights left to ONNX Runtime go with their users, in the graph's order", () => {
     const staging = cut([...V.nodes, node("MatMul", "x v", "a")], [node("MatMul", "b v", "y")], V.tensors);
     expect(staging.stages.map(shapeOf)).toEqual([["Cast", "DequantizeLinear", "MatMul"], ["=b"], ["Cast", "DequantizeLinear", "MatMul"]]);
-    expect([staging.left, staging.weights.length, staging.constants.size]).toEqual([1, 1, 0]);
+    expect([staging.left.weights, staging.weights.length, staging.constants.size]).toEqual([1, 1, 0]);
+  });
+
+  test("that feed nothing that is given are in no stage, and are not packed", () => {
+    const staging = cut([node("Relu", "x", "a"), ...V.nodes, product("a", "v", "unused")], [node("Relu", "b", "y")], V.tensors);
+    expect(staging.stages.map(shapeOf)).toEqual([["Relu"], ["=b"], ["Relu"]]);
+    expect(staging.weights).toHaveLength(1);
   });
 
   test("that feed products only are in no stage", () => {
@@ -265,13 +321,14 @@ describe("constants", () => {
 
 test("a graph with a graph in it stays as it is", () => {
   const nested: NodeText = { op: "If", in: ["x"], out: ["q"], nested: true };
-  const model = modelProto({ nodes: [...W.nodes, product("x", "w", "y"), nested], tensors: W.tensors, outputs: ["y", "q"] });
+  const attention = node("GroupQueryAttention", "x x x k v", "a k2 v2");
+  const model = modelProto({ nodes: [...W.nodes, product("x", "w", "y"), attention, nested], tensors: W.tensors, outputs: ["y", "q"] });
   const { stages, ...rest } = staged(model);
   expect(stages).toHaveLength(1);
   expect((stages[0] as GraphStage).model).toBe(model);
   expect([...(stages[0] as GraphStage).inputs]).toEqual([["x", "x"]]);
   expect([...(stages[0] as GraphStage).outputs]).toEqual([["y", "y"], ["q", "q"]]);
-  expect(rest).toEqual({ inputs: ["x"], outputs: ["y", "q"], constants: new Map(), weights: [], left: 1 });
+  expect(rest).toEqual({ inputs: ["x"], outputs: ["y", "q"], constants: new Map(), weights: [], left: { weights: 1, attentions: 1 } });
 });
 
 test("what is no graph is refused", () => {

@@ -9,7 +9,7 @@ parentPort.on("message", (data) => void onmessage({ data }));
 process.on("unhandledRejection", () => undefined);
 `;
 
-/** As much of a page's Worker as products use, over a thread of Node's. */
+/** As much of a page's Worker as the kernel uses, over a thread of Node's. */
 export class ThreadWorker {
   /** Those that nobody has ended. */
   static readonly running = new Set<ThreadWorker>();
