@@ -1,8 +1,9 @@
 """Every way to run the same model in one interleaved run: ``python -m tests.bench.contest``.
 
 Prints Markdown tables and writes every sample.  Each round visits every side once, the order
-turning round every time (A B C, C B A, ...), each in a browser or a process of its own: a
-machine that is slow for a minute is slow for all, and ratios are taken within a round.
+turning round every time (A B C, C B A, ...), each in a browser or a process of its own, which
+stays open on a software adapter: a machine that is slow for a minute is slow for all, and ratios
+are taken within a round.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from tests.bench.contest.table import (
 )
 from tests.bench.contest.visits import (
     Facts,
+    Guest,
     Texts,
     Visit,
     count,
@@ -72,20 +76,36 @@ class Contest:
         prompt = Prompt(TEXT, ids)
         facts = [await self._count(side, prompt, effort) for side in sides]
         visits: list[list[Visit]] = [[] for _ in sides]
-        for turn in range(min(rounds, effort.rounds)):
-            order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
-            for number in order:
-                made = await self._visit(sides[number], prompt, effort)
-                visits[number].append(made)
-                click.echo(
-                    f"  round {turn + 1}, {sides[number].name}, {sides[number].threads} threads: "
-                    f"{decode_speed(made):.3g} tok/s",
-                    err=True,
-                )
+        async with AsyncExitStack() as stack:
+            visit = await self._visitor(stack, sides, prompt, effort)
+            for turn in range(rounds):
+                order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
+                for number in order:
+                    side = sides[number]
+                    made = await visit(side)
+                    visits[number].append(made)
+                    click.echo(
+                        f"  round {turn + 1}, {side.name}, {side.threads} threads: "
+                        f"{decode_speed(made):.3g} tok/s",
+                        err=True,
+                    )
         return [
             Result(name=side.name, threads=side.threads, facts=known, visits=tuple(made))
             for side, known, made in zip(sides, facts, visits, strict=True)
         ]
+
+    async def _visitor(
+        self, stack: AsyncExitStack, sides: Sequence[Side], prompt: Prompt, effort: Effort
+    ) -> Callable[[Side], Awaitable[Visit]]:
+        """What visits a side; those that are to be open together are, until ``stack`` closes."""
+        if not effort.together:
+            return partial(self._visit, prompt=prompt, effort=effort)
+        guests = {}
+        for side in sides:
+            click.echo(f"  opening {side.name}", err=True)
+            guest = Guest.invited(self.playwright, self.site, side, prompt, effort, self.adapter)
+            guests[side.name] = await stack.enter_async_context(guest)
+        return lambda side: guests[side.name].turn(prompt, effort.many)
 
     async def _visit(self, side: Side, prompt: Prompt, effort: Effort) -> Visit:
         if side.engine in NATIVE:

@@ -91,7 +91,8 @@ class Effort:
 
     Attributes:
         again: how many more times the prompt is fed for its first token only.
-        rounds: the most that is done.
+        together: whether all sides are opened once, and take turns, where a load takes longer
+            than what is timed.
     """
 
     prompt: int
@@ -99,14 +100,14 @@ class Effort:
     again: int
     few: int
     many: int
-    rounds: int
+    together: bool
     perplexity: bool
 
 
 EFFORTS: MappingProxyType[str, Effort] = MappingProxyType(
     {
-        "full": Effort(36, warmup=8, again=8, few=8, many=64, rounds=100, perplexity=True),
+        "full": Effort(36, warmup=8, again=8, few=8, many=64, together=False, perplexity=True),
         # SwiftShader takes 4 to 6 s for a token of this model: time is not the point there.
-        "software": Effort(16, warmup=2, again=0, few=2, many=4, rounds=2, perplexity=False),
+        "software": Effort(16, warmup=2, again=0, few=2, many=6, together=True, perplexity=False),
     }
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from exporter.reference.native import Job, OrtDecoder, time_in_a_process
 from manifests.base import Schema
 from manifests.bundle import read_manifest
 from manifests.page import GpuCalls
-from tests.bench.contest.pages import SECONDS, Prompt, open_runtime
+from tests.bench.contest.pages import SECONDS, Prompt, Runtime, open_runtime
 from tests.bench.contest.sides import NATIVE, Effort, Side
 
 Texts = Sequence[tuple[int, ...]]
@@ -82,6 +83,39 @@ async def visit(
         prompt_ms=tuple(times[0] for times in [*prompts, at_ms]),
         at_ms=tuple(at_ms),
     )
+
+
+class Guest:
+    """A side in a browser of its own that stays open, for as long as others take turns with it."""
+
+    def __init__(self, runtime: Runtime, cold_ms: float, warm_ms: float, answer_ms: float) -> None:
+        self._runtime = runtime
+        self._once = {"cold_ms": cold_ms, "warm_ms": warm_ms, "answer_ms": answer_ms}
+
+    @classmethod
+    @asynccontextmanager
+    async def invited(
+        cls,
+        playwright: Playwright,
+        site: StaticServer,
+        side: Side,
+        prompt: Prompt,
+        effort: Effort,
+        adapter: AdapterKind,
+    ) -> AsyncIterator[Guest]:
+        """Load ``side``, twice, and warm it up."""
+        async with launch(playwright, adapter=adapter) as session:
+            tab = await session.new_tab()
+            runtime = await open_runtime(tab, site, side)
+            cold = await runtime.load(side)
+            answer, *_ = await runtime.generate(prompt, effort.warmup)
+            yield cls(runtime, cold, await _load_again(session, site, side), answer)
+            await tab.close(seconds=SECONDS)
+
+    async def turn(self, prompt: Prompt, tokens: int) -> Visit:
+        """Time ``tokens`` tokens; what was timed once is told again."""
+        at_ms = tuple(await self._runtime.generate(prompt, tokens))
+        return Visit(**self._once, prompt_ms=at_ms[:1], at_ms=at_ms)
 
 
 async def _load_again(session: Session, site: StaticServer, side: Side) -> float:
