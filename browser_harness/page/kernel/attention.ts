@@ -26,27 +26,27 @@ const COUNT: usize = OWN + 24;
 const START: usize = OWN + 28;
 /** Positions that the keys have room for, and the values, multiples of 16. */
 const KEY_CAPACITY: usize = OWN + 32;
-const VALUE_CAPACITY: usize = OWN + 84;
+const VALUE_CAPACITY: usize = OWN + 36;
 /** f32 [count, heads, width], and the bytes from one position to the next */
-const QUERY: usize = OWN + 36;
-const QUERY_BYTES: usize = OWN + 40;
+const QUERY: usize = OWN + 40;
+const QUERY_BYTES: usize = OWN + 44;
 /** f32 [count, key heads, width], both, and the bytes from one position to the next */
-const KEY: usize = OWN + 44;
-const VALUE: usize = OWN + 48;
-const KEY_BYTES: usize = OWN + 52;
+const KEY: usize = OWN + 48;
+const VALUE: usize = OWN + 52;
+const KEY_BYTES: usize = OWN + 56;
 /** f32 [positions, pairs] */
-const COSINES: usize = OWN + 56;
-const SINES: usize = OWN + 60;
+const COSINES: usize = OWN + 60;
+const SINES: usize = OWN + 64;
 /** f32 [key heads, key capacity / 16, width, 16] */
-const KEYS: usize = OWN + 64;
+const KEYS: usize = OWN + 68;
 /** f32 [key heads, width / 16, value capacity, 16] */
-const VALUES: usize = OWN + 68;
+const VALUES: usize = OWN + 72;
 /** Room for rotated queries: f32 [count, heads, width]. */
-const ROTATED: usize = OWN + 72;
+const ROTATED: usize = OWN + 76;
 /** Room for scores, and then for weights: f32 [heads, count, start + count, and up to the next 16]. */
-const SCORED: usize = OWN + 76;
+const SCORED: usize = OWN + 80;
 /** f32 [count, heads, width] */
-const ATTENDED: usize = OWN + 80;
+const ATTENDED: usize = OWN + 84;
 
 /** Positions, or values of a head, that are multiplied at once. */
 const PANEL: usize = ROWS;

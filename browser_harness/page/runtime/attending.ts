@@ -38,7 +38,8 @@ export function attend(kernel: Kernel, attention: Attention, caches: Caches, { i
   const [queryBytes, keyBytes] = [4 * heads * width, 4 * keyHeads * width];
   const [query, key = query + queryBytes, value = key + keyBytes] = inputs as [number, number?, number?];
   // Next to each other, from one position to the next it is as far for all.
-  const apart = inputs.length === 1 ? queryBytes + 2 * keyBytes : 0;
+  const apart = queryBytes + 2 * keyBytes;
+  const [queryStep, keyStep] = inputs.length === 1 ? [apart, apart] : [queryBytes, keyBytes];
   const [cosines, sines] = rotation ?? [];
   const [positions, pairs] = cosines?.dims ?? [Infinity, 0];
   if (keys.length + count > (positions as number)) throw new Error(`the graph has no rotations for ${keys.length + count} positions`);
@@ -48,11 +49,10 @@ export function attend(kernel: Kernel, attention: Attention, caches: Caches, { i
     const start = keys.length;
     const between = Math.ceil((start + rows) / PANEL) * PANEL;
     const [rotated, scores] = kernel.room([rows * queryBytes, 4 * heads * rows * between]) as [number, number];
-    const [queryStep, keyStep] = [apart || queryBytes, apart || keyBytes];
     const words = [
-      ...[heads, keyHeads, width, pairs as number, window, 0, rows, start, keys.capacity],
+      ...[heads, keyHeads, width, pairs as number, window, 0, rows, start, keys.capacity, values.capacity],
       ...[query + from * queryStep, queryStep, key + from * keyStep, value + from * keyStep, keyStep],
-      ...[cosines?.data ?? 0, sines?.data ?? 0, keys.place, values.place, rotated, scores, output + from * queryBytes, values.capacity],
+      ...[cosines?.data ?? 0, sines?.data ?? 0, keys.place, values.place, rotated, scores, output + from * queryBytes],
     ];
     kernel.exports.attend(kernel.job(words, { [SCALE]: scale }));
     for (const cache of caches) cache.length += rows;
