@@ -5,8 +5,6 @@ import { type Kernel, PANEL } from "./kernel.ts";
 
 /** Positions whose scores are in memory at a time. */
 const AT_ONCE = 32;
-/** Where a job's scale is among its words. */
-const SCALE = 5;
 
 /** Keys and values of one attention. */
 export type Caches = readonly [keys: HeapCache, values: HeapCache];
@@ -40,6 +38,7 @@ export function attend(kernel: Kernel, attention: Attention, caches: Caches, { i
   // Next to each other, from one position to the next it is as far for all.
   const apart = queryBytes + 2 * keyBytes;
   const [queryStep, keyStep] = inputs.length === 1 ? [apart, apart] : [queryBytes, keyBytes];
+  const [scaleBits = 0] = new Uint32Array(Float32Array.of(scale).buffer);
   const [cosines, sines] = rotation ?? [];
   const [positions, pairs] = cosines?.dims ?? [Infinity, 0];
   if (keys.length + count > (positions as number)) throw new Error(`the graph has no rotations for ${keys.length + count} positions`);
@@ -50,11 +49,11 @@ export function attend(kernel: Kernel, attention: Attention, caches: Caches, { i
     const between = Math.ceil((start + rows) / PANEL) * PANEL;
     const [rotated, scores] = kernel.room([rows * queryBytes, 4 * heads * rows * between]) as [number, number];
     const words = [
-      ...[heads, keyHeads, width, pairs as number, window, 0, rows, start, keys.capacity, values.capacity],
+      ...[heads, keyHeads, width, pairs as number, window, scaleBits, rows, start, keys.capacity, values.capacity],
       ...[query + from * queryStep, queryStep, key + from * keyStep, value + from * keyStep, keyStep],
       ...[cosines?.data ?? 0, sines?.data ?? 0, keys.place, values.place, rotated, scores, output + from * queryBytes],
     ];
-    kernel.exports.attend(kernel.job(words, { [SCALE]: scale }));
+    kernel.exports.attend(kernel.job(words));
     for (const cache of caches) cache.length += rows;
   }
 }

@@ -2,7 +2,7 @@ import { attend, type Caches, newCaches } from "./attending.ts";
 import type { Attention } from "./attention_nodes.ts";
 import type { CodedWeight } from "./coded_weights.ts";
 import { reason, TabwrightError, throwIfAborted } from "./errors.ts";
-import { Heap, HeapTensor } from "./heap.ts";
+import { Heap, HeapTensor, type Look } from "./heap.ts";
 import { HeapCache } from "./heap_cache.ts";
 import { HeapValues } from "./heap_values.ts";
 import { Kernel } from "./kernel.ts";
@@ -221,13 +221,15 @@ export class HeapSession implements Runner {
 
   /** Attends as a stage says. */
   #attentionRun({ attentions }: AttentionStage, kernel: Kernel): (values: HeapValues) => void {
+    const constant = (name: string) => this.#heap.look(this.#constants.get(name) as HeapTensor);
+    const all = attentions.map((attention) => [attention, attention.rotation?.map(constant)] as const);
     return (values) => {
-      for (const attention of attentions) this.#attend(attention, kernel, values);
+      for (const [attention, rotation] of all) this.#attend(attention, rotation, kernel, values);
     };
   }
 
-  #attend(attention: Attention, kernel: Kernel, values: HeapValues): void {
-    const { rotation, output, past, present, heads, width } = attention;
+  #attend(attention: Attention, rotation: readonly Look[] | undefined, kernel: Kernel, values: HeapValues): void {
+    const { output, past, present, heads, width } = attention;
     const look = (name: string) => this.#heap.look(values.get(name));
     const inputs = attention.inputs.map(look);
     const count = inputs[0]?.dims[1] as number;
@@ -245,7 +247,7 @@ export class HeapSession implements Runner {
     });
     const { tensor, place } = this.#heap.room(DATA.FLOAT, 4 * count * heads * width, [1, count, heads * width]);
     values.add(output, tensor);
-    const places = { inputs: inputs.map(({ data }) => data), rotation: rotation?.map(look), output: place };
+    const places = { inputs: inputs.map(({ data }) => data), rotation, output: place };
     attend(kernel, attention, caches, places, count);
   }
 

@@ -80,14 +80,10 @@ export class Kernel {
   /**
    * Writes a job, to be done by one of {@link exports}.
    *
-   * @param words its numbers in the order of the kernel's source.
-   * @param floats which of them are float32, by their index.
+   * @param words its numbers in the order of the kernel's source, floats as their bits.
    */
-  job(words: readonly number[], floats: Readonly<Record<number, number>> = {}): number {
-    const job = this.#words(FIRST_WORD, words.length);
-    job.set(words);
-    const values = new Float32Array(job.buffer, job.byteOffset, job.length);
-    for (const [index, value] of Object.entries(floats)) values[Number(index)] = value;
+  job(words: readonly number[]): number {
+    this.#words(FIRST_WORD, words.length).set(words);
     return this.#job;
   }
 

@@ -141,7 +141,7 @@ export class Graph {
   /** @param model a ModelProto. */
   constructor(model: Uint8Array) {
     const fields = fieldsOf(model);
-    const graph = fieldsOf(fields.find(({ number }) => number === MODEL.graph)?.bytes ?? NOTHING);
+    const graph = within(fields, MODEL.graph);
     const of = (wanted: number) => graph.filter(({ number }) => number === wanted).map(({ bytes }) => bytes);
     const values = (wanted: number) => of(wanted).map((bytes) => this.#readValue(bytes));
     this.#around = fields.filter(({ number }) => number !== MODEL.graph).map(({ whole }) => whole);
@@ -221,11 +221,12 @@ export class Graph {
   }
 
   #readValue(bytes: Uint8Array): string {
-    const name = text(fieldsOf(bytes), VALUE.name);
-    const tensor = within(within(bytes, VALUE.type), TYPE.tensor);
-    const type = fieldsOf(tensor).find(({ number }) => number === TENSOR_TYPE.element);
+    const fields = fieldsOf(bytes);
+    const name = text(fields, VALUE.name);
+    const tensor = within(within(fields, VALUE.type), TYPE.tensor);
+    const type = tensor.find(({ number }) => number === TENSOR_TYPE.element);
     if (type) this.#types.set(name, type.value);
-    const axes = fieldsOf(within(tensor, TENSOR_TYPE.shape)).filter(({ number }) => number === SHAPE.axis);
+    const axes = within(tensor, TENSOR_TYPE.shape).filter(({ number }) => number === SHAPE.axis);
     const sizes = axes.map((axis) => fieldsOf(axis.bytes).find(({ number }) => number === AXIS.size)?.value);
     if (type) this.#shapes.set(name, sizes);
     return name;
@@ -281,9 +282,9 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** The message that is the field `wanted` of another. */
-function within(message: Uint8Array, wanted: number): Uint8Array {
-  return fieldsOf(message).find(({ number }) => number === wanted)?.bytes ?? NOTHING;
+/** The fields of the message that is the field `wanted` of another. */
+function within(fields: readonly Field[], wanted: number): Field[] {
+  return fieldsOf(fields.find(({ number }) => number === wanted)?.bytes ?? NOTHING);
 }
 
 function texts(fields: readonly Field[], wanted: number): string[] {

@@ -5,8 +5,8 @@ import type { Attention } from "../runtime/attention_nodes.ts";
 import { Heap } from "../runtime/heap.ts";
 import { Kernel } from "../runtime/kernel.ts";
 import type { OrtModule } from "../runtime/ort_module.ts";
-import { type AttentionText, attended, attentionText } from "./attention_text.ts";
-import { FakeModule } from "./fake_module.ts";
+import { type AttentionText, attended, attentionText, check } from "./attention_text.ts";
+import { bring, FakeModule } from "./fake_module.ts";
 import { ThreadWorker } from "./thread_worker.ts";
 
 let module: FakeModule;
@@ -15,12 +15,6 @@ beforeEach(() => {
   module = new FakeModule();
   heap = new Heap(module as unknown as OrtModule);
 });
-
-function bring(floats: Float32Array): number {
-  const place = heap.allocate(floats.byteLength);
-  heap.bytes.set(new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength), place);
-  return place;
-}
 
 /** Queries, keys and values of `count` positions from `start` on, next to each other. */
 function packed({ attention, queries, keys, values }: AttentionText, start: number, count: number): Float32Array {
@@ -37,28 +31,14 @@ function step(kernel: Kernel, text: AttentionText, caches: Caches, count: number
   const start = caches[0].length;
   const part = (all: Float32Array, of: number) => all.slice(start * of * width, (start + count) * of * width);
   const given = inputs.length === 1 ? [packed(text, start, count)] : [part(queries, heads), part(keys, keyHeads), part(values, keyHeads)];
-  const places = given.map(bring);
-  const tables = [cosines, sines].map((table) => ({ type: 1, data: bring(table), dims: [table.length / pairs, pairs] }));
+  const places = given.map((floats) => bring(heap, floats));
+  const tables = [cosines, sines].map((table) => ({ type: 1, data: bring(heap, table), dims: [table.length / pairs, pairs] }));
   const bytes = 4 * count * heads * width;
   const output = heap.allocate(bytes);
   attend(kernel, attention, caches, { inputs: places, rotation: pairs > 0 ? tables : undefined, output }, count);
   const made = new Float32Array(heap.bytes.slice(output, output + bytes).buffer);
   for (const place of [...places, ...tables.map(({ data }) => data), output]) module._free(place);
   return made;
-}
-
-function check(text: AttentionText, start: number, found: Float32Array): void {
-  const { heads, width } = text.attention;
-  for (let row = 0; row < found.length / (heads * width); row++) {
-    for (let head = 0; head < heads; head++) {
-      const { exact, allowed } = attended(text, start + row, head);
-      exact.forEach((wanted, column) => {
-        const value = found[(row * heads + head) * width + column] as number;
-        // Not "error > allowed", which NaN would pass.
-        if (!(Math.abs(value - wanted) <= allowed)) expect.fail(`position ${start + row}, head ${head}, ${column}: ${value}, not ${wanted} within ${allowed}`);
-      });
-    }
-  }
 }
 
 const PACKED: Partial<Attention> = { inputs: ["qkv"] };

@@ -1,3 +1,5 @@
+import { expect } from "vitest";
+
 import type { Attention } from "../runtime/attention_nodes.ts";
 import { pick } from "./coded_weight.ts";
 
@@ -89,4 +91,19 @@ export function attended(text: AttentionText, position: number, head: number): A
   );
   const largest = Math.max(...seen.flatMap((other) => [...values.subarray((other * keyHeads + keyHead) * width, (other * keyHeads + keyHead + 1) * width)].map(Math.abs)));
   return { exact, allowed: (4 * off + (2 * seen.length + 20) * UNIT) * largest };
+}
+
+/** Checks what attention made of positions from `start` on: [positions, heads * width]. */
+export function check(text: AttentionText, start: number, found: Float32Array): void {
+  const { heads, width } = text.attention;
+  for (let row = 0; row < found.length / (heads * width); row++) {
+    for (let head = 0; head < heads; head++) {
+      const { exact, allowed } = attended(text, start + row, head);
+      exact.forEach((wanted, column) => {
+        const value = found[(row * heads + head) * width + column] as number;
+        // Not "error > allowed", which NaN would pass.
+        if (!(Math.abs(value - wanted) <= allowed)) expect.fail(`position ${start + row}, head ${head}, ${column}: ${value}, not ${wanted} within ${allowed}`);
+      });
+    }
+  }
 }

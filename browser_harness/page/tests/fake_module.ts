@@ -1,5 +1,6 @@
 import { expect } from "vitest";
 
+import type { Heap } from "../runtime/heap.ts";
 import { DATA, Graph } from "../runtime/onnx_model.ts";
 import { INT64 } from "./model_proto.ts";
 
@@ -231,3 +232,10 @@ function constant(graph: Graph, name: string): Numbers {
 }
 
 const sizeOf = (dims: readonly number[]) => dims.reduce((product, size) => product * size, 1);
+
+/** Room in the heap with these floats in it. */
+export function bring(heap: Heap, floats: Float32Array): number {
+  const place = heap.allocate(floats.byteLength);
+  heap.bytes.set(new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength), place);
+  return place;
+}

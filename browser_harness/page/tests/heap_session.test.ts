@@ -7,7 +7,7 @@ import { DATA } from "../runtime/onnx_model.ts";
 import { ort } from "../runtime/ort.ts";
 import { watched } from "../runtime/ort_module.ts";
 import { SteadyBlob } from "../runtime/steady.ts";
-import { type AttentionText, attended, attentionText } from "./attention_text.ts";
+import { type AttentionText, attentionText, check } from "./attention_text.ts";
 import { type Coded, codedWeight } from "./coded_weight.ts";
 import { FakeModule } from "./fake_module.ts";
 import { INT64, modelProto, type NodeText, type TensorText } from "./model_proto.ts";
@@ -310,18 +310,6 @@ describe("a session that attends", () => {
     });
   const opened = () => open({ kept: ["present.keys", "present.values"] }, graph(), new Map());
 
-  function check(start: number, logits: Value | undefined): void {
-    const found = numbersOf(logits);
-    for (let row = 0; row < found.length / WIDTH; row++) {
-      for (let head = 0; head < HEADS; head++) {
-        const { exact, allowed } = attended(wanted, start + row, head);
-        exact.forEach((value, column) => {
-          const made = found[row * WIDTH + (head * WIDTH) / HEADS + column] as number;
-          expect(Math.abs(made - value), `position ${start + row}`).toBeLessThanOrEqual(allowed);
-        });
-      }
-    }
-  }
   const fed = (start: number, count: number) => ids(...WORDS_FED.slice(start, start + count));
 
   test("adds to its caches where they are, and hands them on", async () => {
@@ -330,7 +318,7 @@ describe("a session that attends", () => {
     let start = 0;
     for (const count of [3, 1, 50, 1, 100]) {
       const made = await session.run({ ids: fed(start, count), ...past });
-      check(start, made["logits"]);
+      check(wanted, start, numbersOf(made["logits"]));
       start += count;
       const caches = CACHES.map((name) => made[`present.${name}`]);
       for (const cache of caches) expect(cache).toBeInstanceOf(HeapCache);
@@ -361,8 +349,8 @@ describe("a session that attends", () => {
     const session = await opened();
     const [first, second] = [await session.run({ ids: fed(0, 2), ...NONE }), await session.run({ ids: fed(0, 4), ...NONE })];
     const on = (made: Record<string, Value>) => Object.fromEntries(CACHES.map((name) => [`past.${name}`, made[`present.${name}`] as Value]));
-    check(2, (await session.run({ ids: fed(2, 3), ...on(first) }))["logits"]);
-    check(4, (await session.run({ ids: fed(4, 1), ...on(second) }))["logits"]);
+    check(wanted, 2, numbersOf((await session.run({ ids: fed(2, 3), ...on(first) }))["logits"]));
+    check(wanted, 4, numbersOf((await session.run({ ids: fed(4, 1), ...on(second) }))["logits"]));
   });
 
   test("notes what is left to ONNX Runtime", async () => {

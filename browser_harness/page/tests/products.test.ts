@@ -6,7 +6,7 @@ import type { ExternalData } from "../runtime/onnx_model.ts";
 import type { OrtModule } from "../runtime/ort_module.ts";
 import { type PackedWeight, Products } from "../runtime/products.ts";
 import { type Coded, codedWeight, pick, type Shape } from "./coded_weight.ts";
-import { FakeModule } from "./fake_module.ts";
+import { bring, FakeModule } from "./fake_module.ts";
 import { ThreadWorker } from "./thread_worker.ts";
 
 /** What rounding to float32 makes of 1 at most, in shares of it. */
@@ -48,15 +48,9 @@ const read = ({ file }: Coded) => async function* ({ offset, length }: ExternalD
   for (let at = offset; at < offset + length; at += 37) yield file.subarray(at, Math.min(at + 37, offset + length));
 };
 
-function bring(floats: Float32Array): number {
-  const place = heap.allocate(floats.byteLength);
-  heap.bytes.set(new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength), place);
-  return place;
-}
-
 /** What `products` makes of `x` [count, columns], and checks that it wrote nothing else. */
 function multiply(products: Products, x: Float32Array, count: number, weights: readonly PackedWeight[]): Float32Array[] {
-  const place = bring(x);
+  const place = bring(heap, x);
   const sizes = weights.map(({ rows }) => 4 * count * rows);
   const places = sizes.map((size) => heap.allocate(size));
   products.multiply(place, count, weights.map((weight, index) => [weight, places[index] as number] as const));
@@ -381,7 +375,7 @@ describe("the heap", () => {
     const products = await OwnProducts.open(heap, 1);
     const coded = codedWeight(shape());
     const packed = await products.pack(coded.weight, read(coded));
-    const [x, y] = [bring(activations(5 * 64)), heap.allocate(4 * 5 * 17)];
+    const [x, y] = [bring(heap, activations(5 * 64)), heap.allocate(4 * 5 * 17)];
     products.multiply(x, 1, [[packed, y]]);
     const failed = failAt(0);
     expect(() => products.multiply(x, 5, [[packed, y]])).toThrow("no room");
@@ -416,7 +410,7 @@ describe("threads", () => {
       }
     }
     const most = 5;
-    const x = bring(activations(most * columns));
+    const x = bring(heap, activations(most * columns));
     const [wanted, found] = [heap.allocate(4 * most * 1000), heap.allocate(4 * most * 1000)];
     for (let turn = 0; turn < 600; turn++) {
       const count = 1 + (turn % most);

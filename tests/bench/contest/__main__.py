@@ -42,12 +42,12 @@ from tests.bench.contest.table import (
 )
 from tests.bench.contest.visits import (
     Facts,
-    Guest,
     Texts,
     Visit,
     count,
     natively_counted,
     run_natively,
+    taking_turns,
     visit,
 )
 
@@ -100,12 +100,12 @@ class Contest:
         """What visits a side; those that are to be open together are, until ``stack`` closes."""
         if not effort.together:
             return partial(self._visit, prompt=prompt, effort=effort)
-        guests = {}
+        turns = {}
         for side in sides:
             click.echo(f"  opening {side.name}", err=True)
-            guest = Guest.invited(self.playwright, self.site, side, prompt, effort, self.adapter)
-            guests[side.name] = await stack.enter_async_context(guest)
-        return lambda side: guests[side.name].turn(prompt, effort.many)
+            opened = taking_turns(self.playwright, self.site, side, prompt, effort, self.adapter)
+            turns[side.name] = await stack.enter_async_context(opened)
+        return lambda side: turns[side.name]()
 
     async def _visit(self, side: Side, prompt: Prompt, effort: Effort) -> Visit:
         if side.engine in NATIVE:

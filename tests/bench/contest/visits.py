@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,39 +59,15 @@ class Facts(Schema):
     calls: dict[str, float] | None = None
 
 
-async def visit(
-    playwright: Playwright,
-    site: StaticServer,
-    side: Side,
-    prompt: Prompt,
-    effort: Effort,
-    adapter: AdapterKind,
-) -> Visit:
-    """Time ``side`` in a browser that has nothing of it yet."""
-    async with launch(playwright, adapter=adapter) as session:
-        tab = await session.new_tab()
-        runtime = await open_runtime(tab, site, side)
-        cold = await runtime.load(side)
-        answer, *_ = await runtime.generate(prompt, effort.warmup)
-        prompts = [await runtime.generate(prompt, _LEAST) for _ in range(effort.again)]
-        at_ms = await runtime.generate(prompt, effort.many)
-        await tab.close(seconds=SECONDS)
-        warm = await _load_again(session, site, side)
-    return Visit(
-        cold_ms=cold,
-        warm_ms=warm,
-        answer_ms=answer,
-        prompt_ms=tuple(times[0] for times in [*prompts, at_ms]),
-        at_ms=tuple(at_ms),
-    )
-
-
+@dataclass(frozen=True)
 class Guest:
-    """A side in a browser of its own that stays open, for as long as others take turns with it."""
+    """A side in a browser of its own, loaded and asked once."""
 
-    def __init__(self, runtime: Runtime, cold_ms: float, warm_ms: float, answer_ms: float) -> None:
-        self._runtime = runtime
-        self._once = {"cold_ms": cold_ms, "warm_ms": warm_ms, "answer_ms": answer_ms}
+    session: Session
+    tab: Tab
+    runtime: Runtime
+    cold_ms: float
+    answer_ms: float
 
     @classmethod
     @asynccontextmanager
@@ -103,19 +80,61 @@ class Guest:
         effort: Effort,
         adapter: AdapterKind,
     ) -> AsyncIterator[Guest]:
-        """Load ``side``, twice, and warm it up."""
+        """Load ``side`` where there is nothing of it yet; the browser ends with the context."""
         async with launch(playwright, adapter=adapter) as session:
             tab = await session.new_tab()
             runtime = await open_runtime(tab, site, side)
             cold = await runtime.load(side)
             answer, *_ = await runtime.generate(prompt, effort.warmup)
-            yield cls(runtime, cold, await _load_again(session, site, side), answer)
-            await tab.close(seconds=SECONDS)
+            yield cls(session, tab, runtime, cold, answer)
 
-    async def turn(self, prompt: Prompt, tokens: int) -> Visit:
-        """Time ``tokens`` tokens; what was timed once is told again."""
-        at_ms = tuple(await self._runtime.generate(prompt, tokens))
-        return Visit(**self._once, prompt_ms=at_ms[:1], at_ms=at_ms)
+    def told(self, warm: float, prompts: Sequence[float], at_ms: Sequence[float]) -> Visit:
+        """What was timed, with what was timed when it came."""
+        return Visit(
+            cold_ms=self.cold_ms,
+            warm_ms=warm,
+            answer_ms=self.answer_ms,
+            prompt_ms=tuple(prompts),
+            at_ms=tuple(at_ms),
+        )
+
+
+async def visit(
+    playwright: Playwright,
+    site: StaticServer,
+    side: Side,
+    prompt: Prompt,
+    effort: Effort,
+    adapter: AdapterKind,
+) -> Visit:
+    """Time ``side`` in a browser that has nothing of it yet."""
+    async with Guest.invited(playwright, site, side, prompt, effort, adapter) as guest:
+        generate = guest.runtime.generate
+        prompts = [await generate(prompt, _LEAST) for _ in range(effort.again)]
+        at_ms = await generate(prompt, effort.many)
+        await guest.tab.close(seconds=SECONDS)
+        warm = await _load_again(guest.session, site, side)
+    return guest.told(warm, [times[0] for times in [*prompts, at_ms]], at_ms)
+
+
+@asynccontextmanager
+async def taking_turns(
+    playwright: Playwright,
+    site: StaticServer,
+    side: Side,
+    prompt: Prompt,
+    effort: Effort,
+    adapter: AdapterKind,
+) -> AsyncIterator[Callable[[], Awaitable[Visit]]]:
+    """Open ``side`` for as long as others take turns with it; gives what a turn is."""
+    async with Guest.invited(playwright, site, side, prompt, effort, adapter) as guest:
+        warm = await _load_again(guest.session, site, side)
+
+        async def turn() -> Visit:
+            at_ms = await guest.runtime.generate(prompt, effort.many)
+            return guest.told(warm, at_ms[:1], at_ms)
+
+        yield turn
 
 
 async def _load_again(session: Session, site: StaticServer, side: Side) -> float:
